@@ -1,0 +1,131 @@
+"""Command line: ``python -m gallery run|verify|status [tutorial ...]``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from gallery.engines import execute_without_gpu
+from gallery.errors import GalleryError
+from gallery.kernel import IPYTHON_FOLDER
+from gallery.machine import (
+    Machine,
+    describe_machine,
+    require_driver,
+    require_gpu,
+    require_stack,
+)
+from gallery.record import record
+from gallery.recording import load_recording
+from gallery.script import find_scripts, read_script
+from gallery.status import row, table
+
+console = Console(highlight=False)
+VERIFY_CELL_TIMEOUT_S = 900
+
+
+def run(names: list[str]) -> int:
+    """Execute tutorials: record them on a GPU, or build their engines without one."""
+    scripts = [read_script(path) for path in find_scripts(names)]
+    machine = describe_machine()
+    require_stack(machine)
+    require_driver(machine)
+    if machine.gpu:
+        require_gpu(machine)
+        console.print(f"Recording on {machine.gpu}.")
+    else:
+        console.print(
+            "No GPU here: each tutorial runs on the CPU and builds real engines ahead "
+            "of time. Recordings stay as they are."
+        )
+    failures, rows = {}, []
+    for script in scripts:
+        started = time.monotonic()
+        try:
+            here = _run_one(script, machine)
+        except GalleryError as error:
+            failures[script.name], here = error, "failed"
+            console.print(f"[red]{error}", soft_wrap=True)
+        line = row(script)
+        line.here, line.seconds = here, time.monotonic() - started
+        rows.append(line)
+    console.print(table(rows))
+    for error in failures.values():
+        console.print(f"[red]Failed:[/] {error}", soft_wrap=True)
+    return 1 if failures else 0
+
+
+def _run_one(script, machine: Machine) -> str:
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+    ) as display:
+        task = display.add_task(script.name)
+
+        def progress(cell: int, cells: int) -> None:
+            display.update(task, description=f"{script.name}: cell {cell} of {cells}")
+            if not console.is_terminal:
+                console.print(f"{script.name}: cell {cell} of {cells}")
+
+        if machine.gpu:
+            record(script, progress=progress)
+            return "recorded"
+        execute_without_gpu(script, progress=progress)
+        return "ran without a GPU"
+
+
+def verify(names: list[str]) -> int:
+    """Run the recorded notebooks again with nbval, on a GPU, and compare."""
+    scripts = [read_script(path) for path in find_scripts(names)]
+    require_gpu(describe_machine())
+    recordings = [load_recording(script.name) for script in scripts]
+    for script, recording in zip(scripts, recordings):
+        if recording is None:
+            console.print(f"{script.name}: not recorded, nothing to verify.")
+    paths = [str(recording.path) for recording in recordings if recording]
+    if not paths:
+        raise GalleryError("There is no recording to verify. Record one: nox -s gallery")
+    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env"]
+    command += [f"--nbval-cell-timeout={VERIFY_CELL_TIMEOUT_S}", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "IPYTHONDIR": str(IPYTHON_FOLDER)}
+    return subprocess.run([*command, *paths], env=environment, check=False).returncode
+
+
+def status(names: list[str]) -> int:
+    """Show what the repository holds for each tutorial."""
+    console.print(table([row(read_script(path)) for path in find_scripts(names)]))
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m gallery", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for function in (run, verify, status):
+        command = commands.add_parser(function.__name__, help=function.__doc__)
+        command.add_argument("names", nargs="*", help="tutorials; all if none is named")
+        command.set_defaults(function=function)
+    # Temporary second name while tutorials are being written.
+    alias = commands.add_parser("execute")
+    alias.add_argument("names", nargs="*")
+    alias.set_defaults(function=run)
+    words = parser.parse_args()
+    try:
+        return words.function(words.names)
+    except GalleryError as error:
+        console.print(f"[red]{error}", soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        console.print("Interrupted. Recordings made so far are whole.")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
