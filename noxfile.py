@@ -1,5 +1,7 @@
 """Commands of the gallery: ``nox -l`` lists them."""
 
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2024.4.15"
@@ -53,7 +55,9 @@ def lint(session: nox.Session) -> None:
     session.install("-r", "requirements-test.txt")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
-    session.run("actionlint")
+    workflows = sorted(map(str, Path(".github/workflows").glob("*.yml")))
+    schema = "--builtin-schema=vendor.github-workflows"
+    session.run("check-jsonschema", schema, *workflows)
 
 
 @nox.session

@@ -26,7 +26,8 @@ from gallery.recording import load_recording
 from gallery.script import find_scripts, read_script
 from gallery.status import row, table
 
-console = Console(highlight=False)
+# In a log there is no terminal to fit.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
 VERIFY_CELL_TIMEOUT_S = 900
 
 

@@ -57,7 +57,7 @@ def _header(script: Script, docstring: str):
             f"{MAX_DESCRIPTION}."
         )
     if not 2 <= len(script.tags) <= 6:
-        yield "There must be 2 to 6 tags: # sphinx_gallery_tags = ['...', '...']"
+        yield "There must be 2 to 6 tags, on the last line: # sphinx_gallery_tags = ['...', '...']"
     if not installs(docstring):
         yield "The docstring has no line `pip install ...`."
 

@@ -71,8 +71,9 @@ class GalleryCards(SphinxDirective):
             "",
             f"      {script.description}",
             "",
-            "      +++",
-            f"      {badges}",
+            "      .. card-footer::",
+            "",
+            f"         {badges}",
             "",
         ]
 

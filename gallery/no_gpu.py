@@ -25,6 +25,7 @@ import operator
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 TESTED_VERSIONS = ("2.14.0",)
 """Releases of Torch-TensorRT whose internals the replacements below were tried on."""
@@ -322,6 +323,18 @@ def _replace_runtime(torch: Any, torch_tensorrt: Any) -> None:
 
 def _replace_build() -> None:
     import tensorrt
+    from torch_tensorrt.dynamo.conversion import TRTInterpreter
+
+    # From each network to the graph's operators and the input specifications.
+    sources: WeakKeyDictionary[Any, tuple[int, Any]] = WeakKeyDictionary()
+
+    def construct(self: Any) -> None:
+        real_construct(self)
+        operators = len(list(_operators_of(self.module)))
+        sources[self.ctx.net] = operators, self.input_specs
+
+    # Only notes what the network is made from, for the report.
+    real_construct = _replace(TRTInterpreter, "_construct_trt_network_def", construct)
 
     flags = tensorrt.BuilderFlag
     refit_flags = (flags.REFIT, flags.REFIT_IDENTICAL, flags.STRIP_PLAN)
@@ -333,13 +346,17 @@ def _replace_build() -> None:
             config.clear_flag(flag)
         data = real(self, network, config)
         if data is not None:
-            _engines.append(_describe(network, config, data.nbytes, refittable))
+            engine = _describe(network, config, *sources.get(network, (0, ())))
+            engine["size_mb"] = round(data.nbytes / 2**20, 1)
+            engine["size_bytes"] = data.nbytes
+            engine["refittable_asked"] = refittable
+            _engines.append(engine)
         return data
 
     real = _replace(tensorrt.Builder, "build_serialized_network", build)
 
 
-def _describe(network: Any, config: Any, nbytes: int, refittable: bool) -> dict:
+def _describe(network: Any, config: Any, operators: int, specs: Any) -> dict:
     def describe_tensor(tensor: Any) -> dict[str, Any]:
         dtype = str(tensor.dtype).removeprefix("DataType.").lower()
         dtype = {"float": "float32", "half": "float16", "bf16": "bfloat16"}.get(
@@ -351,20 +368,22 @@ def _describe(network: Any, config: Any, nbytes: int, refittable: bool) -> dict:
         str(config.get_compute_capability(i)).removeprefix("ComputeCapability.")
         for i in range(config.num_compute_capabilities)
     ]
+    inputs = [describe_tensor(network.get_input(i)) for i in range(network.num_inputs)]
+    for tensor, spec in zip(inputs, specs, strict=False):
+        if isinstance(spec.shape, dict):  # dynamic: the engine's optimization profile
+            tensor["shape"] = {
+                name.removesuffix("_shape"): list(shape)
+                for name, shape in spec.shape.items()
+            }
     return {
         "name": f"engine {len(_engines)}",
-        "size_mb": round(nbytes / 2**20, 1),
-        "size_bytes": nbytes,
-        "inputs": [
-            describe_tensor(network.get_input(i)) for i in range(network.num_inputs)
-        ],
+        "inputs": inputs,
         "outputs": [
             describe_tensor(network.get_output(i)) for i in range(network.num_outputs)
         ],
         "targets": ", ".join(targets) or DEFAULT_TARGETS,
         "layers": network.num_layers,
-        "operators": 0,
-        "refittable_asked": refittable,
+        "operators": operators,
     }
 
 
@@ -372,21 +391,6 @@ def _replace_conversion() -> None:
     import torch
     from torch_tensorrt.dynamo import _compiler
     from torch_tensorrt.dynamo.backend import backends
-    from torch_tensorrt.dynamo.conversion import _conversion
-
-    def interpret(module: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        operators = len(list(_operators_of(module)))
-        built_before = len(_engines)
-        result = real_interpret(module, inputs, *args, **kwargs)
-        for engine in _engines[built_before:]:
-            engine["operators"] = operators
-            for tensor, spec in zip(engine["inputs"], inputs, strict=True):
-                if isinstance(spec.shape, dict):
-                    tensor["shape"] = {
-                        name.removesuffix("_shape"): list(shape)
-                        for name, shape in spec.shape.items()
-                    }
-        return result
 
     def convert(module: Any, *args: Any, **kwargs: Any) -> Any:
         # Copied first, because the conversion deletes the parameters that it froze.
@@ -407,9 +411,6 @@ def _replace_conversion() -> None:
         return compiled
 
     signature = inspect.signature(_compiler.compile_module)
-    # Counts an engine's operators; two modules hold the name.
-    real_interpret = _replace(_conversion, "interpret_module_to_result", interpret)
-    _replace(_compiler, "interpret_module_to_result", interpret)
     # Attaches the graph that runs in the engine's place.
     real_convert = _replace(_compiler, "convert_module", convert)
     # Counts the operators that no engine holds; again two modules hold the name.

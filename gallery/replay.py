@@ -223,11 +223,17 @@ def _engines_rst(report: EngineReport) -> str:
             f"        - {engine['size_mb']:.1f}",
             f"        - {engine['operators']}",
             f"        - {inputs}" + (f" and {more} more" if more > 0 else ""),
-            f"        - {engine['target_compute_capabilities']}",
+            f"        - {engine['targets']}",
         ]
     return "\n".join(lines) + "\n"
 
 
 def _tensor(tensor: dict) -> str:
-    shape = " x ".join(str(size) for size in tensor["shape"])
-    return f"{tensor['dtype']} {shape}".strip()
+    return f"{tensor['dtype']} {_shape(tensor['shape'])}".strip()
+
+
+def _shape(shape: list[int] | dict[str, list[int]]) -> str:
+    if isinstance(shape, list):
+        return " × ".join(map(str, shape))
+    sizes = zip(shape["min"], shape["max"])
+    return " × ".join(f"{low}" if low == high else f"{low}–{high}" for low, high in sizes)

@@ -6,6 +6,7 @@ sphinx-gallery's own parser and notebook writer.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import hashlib
 import re
@@ -115,14 +116,16 @@ def read_script(path: Path) -> Script:
         If the file is not Python, or has no docstring with a title.
     """
     try:
-        config, blocks = py_source_parser.split_code_and_text_blocks(path)
+        tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError) as error:
-        raise GalleryError(f"{path} is not valid Python: {error}") from None
-    except Exception as error:  # sphinx-gallery's own error for a missing docstring
-        raise GalleryError(
-            f"{path.name} has no title. Begin the script with a docstring whose first "
-            "line is the title, underlined with '='."
-        ) from error
+        raise GalleryError(f"{path.name} is not valid Python: {error}") from None
+    no_title = GalleryError(
+        f"{path.name} has no title. Begin the script with a docstring whose first "
+        "line is the title, underlined with '='."
+    )
+    if not ast.get_docstring(tree):
+        raise no_title
+    config, blocks = py_source_parser.split_code_and_text_blocks(path)
     blocks = [
         py_source_parser.Block(
             kind,
@@ -135,11 +138,8 @@ def read_script(path: Path) -> Script:
     ]
     blocks = [block for block in blocks if block.content.strip()]
     heading = re.match(r"\s*(\S.*)\n(=+)[ ]*\n", blocks[0].content)
-    if blocks[0].type != "text" or not heading:
-        raise GalleryError(
-            f"{path.name} has no title. Begin the script with a docstring whose first "
-            "line is the title, underlined with '='."
-        )
+    if not heading:
+        raise no_title
     rest = blocks[0].content[heading.end() :].strip()
     description = " ".join(rest.split("\n\n", 1)[0].split())
     tags = config.get("tags", [])

@@ -6,12 +6,12 @@ handler, ``env-get-outdated`` and ``source-read``.
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from pathlib import Path
 
 import nbformat
 from sphinx.application import Sphinx
-from sphinx.errors import ExtensionError
 from sphinx_gallery.downloads import generate_zipfiles
 from sphinx_gallery.utils import scale_image
 
@@ -24,20 +24,32 @@ from gallery.script import Script, find_scripts, read_script
 
 PAGES = "tutorials"
 # sphinx-gallery's handler has Sphinx's default priority, 500.
-AFTER_SPHINX_GALLERY = 900
+BEFORE_SPHINX_GALLERY, AFTER_SPHINX_GALLERY = 400, 900
+
+
+def check_sources(app: Sphinx) -> None:
+    """Read everything once, before sphinx-gallery does.
+
+    A broken file ends the build with its one message: Sphinx would add a traceback to
+    any exception but SystemExit.
+    """
+    try:
+        for path in find_scripts():
+            script = read_script(path)
+            load_recording(script.name)
+            load_engine_report(script)
+    except GalleryError as error:
+        sys.exit(f"The site was not built. {error}")
 
 
 def place_recordings(app: Sphinx) -> None:
     """Put recorded notebooks, figures, thumbnails and zips in sphinx-gallery's place."""
-    try:
-        for path in find_scripts():
-            script = read_script(path)
-            recording = load_recording(script.name)
-            if recording is not None:
-                folder = Path(app.srcdir) / PAGES / path.parent.name
-                _place(script, recording, folder, app.config.sphinx_gallery_conf)
-    except GalleryError as error:
-        raise ExtensionError(str(error)) from None
+    for path in find_scripts():
+        script = read_script(path)
+        recording = load_recording(script.name)
+        if recording is not None:
+            folder = Path(app.srcdir) / PAGES / path.parent.name
+            _place(script, recording, folder, app.config.sphinx_gallery_conf)
     for section in sorted((Path(app.srcdir) / PAGES).iterdir()):
         if section.is_dir() and any(section.glob("*.ipynb")):
             generate_zipfiles(section, app.srcdir, app.config.sphinx_gallery_conf)
@@ -87,11 +99,8 @@ def replay_page(app: Sphinx, docname: str, source: list[str]) -> None:
         return
     [path] = find_scripts([name])
     script = read_script(path)
-    try:
-        recording = load_recording(name)
-        report = load_engine_report(script)
-    except GalleryError as error:
-        raise ExtensionError(str(error)) from None
+    recording = load_recording(name)
+    report = load_engine_report(script)
     source[0] = replay(source[0], script, recording, report, f"/{folder}/images")
 
 
@@ -105,6 +114,7 @@ def outdated_pages(app: Sphinx, env, added: set, changed: set, removed: set):
 def setup(app: Sphinx) -> dict:
     app.add_directive("gallery-cards", GalleryCards)
     app.add_directive("gallery-results", GalleryResults)
+    app.connect("builder-inited", check_sources, priority=BEFORE_SPHINX_GALLERY)
     app.connect("builder-inited", place_recordings, priority=AFTER_SPHINX_GALLERY)
     app.connect("env-get-outdated", outdated_pages)
     app.connect("source-read", replay_page)

@@ -1,0 +1,615 @@
+"""
+ResNet with torch.compile
+=========================
+
+Compile an image classifier with TensorRT: one batch size, a range of batch sizes, and
+CUDA graphs, measured against eager and Inductor.
+
+:tags: torch.compile, vision, dynamic shapes, CUDA graphs
+
+What you will learn
+-------------------
+
+- What an engine, a builder and a partition are, and how to see them in your own model.
+- How to compile with ``torch.compile(backend="tensorrt")`` and prove that the result
+  is still right.
+- How one engine serves a range of batch sizes, how to show that nothing is compiled
+  again, and what happens outside the range.
+- Where the time of a call goes when the GPU waits for the host, and how CUDA graphs
+  get it back.
+- How to state the limit first, measure second, and report the fraction reached.
+
+Prerequisites
+-------------
+
+.. code-block:: bash
+
+    pip install torch-tensorrt-rtx==2.14.* torchvision scikit-learn matplotlib pandas
+
+``torch-tensorrt-rtx`` is made for RTX GPUs. On a data-centre GPU, install
+``torch-tensorrt`` in its place; the code stays the same. ``scikit-learn`` brings two
+photographs to classify.
+
+You need to know PyTorch, but not TensorRT. The cells marked ``Needs a GPU`` measure;
+all others run on a CPU too.
+"""
+
+# sphinx_gallery_tags = ["torch.compile", "vision", "dynamic shapes", "CUDA graphs"]
+
+# %%
+# Eager PyTorch runs a model one operator at a time. For each it asks the GPU to start a
+# *kernel*, a small program that reads its inputs from memory and writes its output back.
+# A compiler that sees the whole model can do better. It can fuse operators, so that fewer
+# kernels run and less data travels, and it can choose each kernel for the exact shapes.
+#
+# TensorRT is such a compiler. Its *builder* takes a description of a network and returns
+# an *engine*: a plan that holds the fused kernels, the order to run them in, and the
+# layout of the memory between them. Torch-TensorRT connects it to PyTorch. It captures
+# your model as a graph, translates the operators it knows, has the builder make engines,
+# and hands you a callable that takes and returns ordinary tensors.
+#
+# Setup
+# -----
+#
+# Three settings hold throughout. Nothing is trained, so gradients are off. Log messages
+# below errors are off too: converters log hints for their own developers, and we ask
+# below for an exception when a build fails, so nothing of weight is lost. The random
+# seed is fixed.
+
+# Output varies: it names the GPU.
+import contextlib
+import gc
+import io
+import logging
+import re
+import socket
+import time
+
+logging.disable(logging.WARNING)
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+import torch_tensorrt
+import torchvision.models as zoo
+from sklearn.datasets import load_sample_image
+from torch.utils.flop_counter import FlopCounterMode
+from torch_tensorrt.dynamo.backend import torch_tensorrt_backend
+from triton.testing import do_bench
+
+torch.set_grad_enabled(False)
+torch.manual_seed(0)
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+on_gpu = device.type == "cuda"
+flavor = "TensorRT-RTX" if torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx else "TensorRT"
+print(f"{flavor} on {torch.cuda.get_device_name() if on_gpu else 'the CPU (no GPU)'}")
+
+# %%
+# The model follows the machine. ResNet-50 wants a GPU with eight gigabytes; ResNet-18
+# has the same structure and fits elsewhere. *The model's dtype is the precision*:
+# TensorRT keeps the types that it finds in the graph. To get a half-precision engine, convert the
+# model to half precision yourself. We do so on a GPU, where tensor cores make it pay,
+# and not on a CPU, where it would be slow.
+#
+# The weights are pretrained where the hub can be reached or has been before. Elsewhere
+# they are random. Speed and correctness do not depend on that. The classes do.
+
+large = on_gpu and torch.cuda.get_device_properties(0).total_memory > 7.5e9
+name = "ResNet-50" if large else "ResNet-18"
+make, weights = (
+    (zoo.resnet50, zoo.ResNet50_Weights.DEFAULT)
+    if large
+    else (zoo.resnet18, zoo.ResNet18_Weights.DEFAULT)
+)
+dtype = torch.float16 if on_gpu else torch.float32
+precision = str(dtype).removeprefix("torch.")
+model = make()
+socket.setdefaulttimeout(10)  # A hub that does not answer must not hold us up.
+try:
+    with contextlib.redirect_stderr(io.StringIO()):  # It logs where it downloads to.
+        model.load_state_dict(weights.get_state_dict(progress=False))
+    pretrained = True
+except OSError:  # No network.
+    pretrained = False
+model = model.eval().to(device, dtype)
+print(f"Weights: {'pretrained' if pretrained else 'random (the hub is out of reach)'}")
+print(f"{name} in {precision}" + ("" if large else ", small because memory is"))
+
+# %%
+# Two photographs are the input: a palace in China and a flower. Each model in
+# torchvision comes with the preprocessing it was trained with.
+
+preprocess = weights.transforms()
+photos = torch.stack(
+    [
+        preprocess(torch.tensor(load_sample_image(file)).permute(2, 0, 1))
+        for file in ("china.jpg", "flower.jpg")
+    ]
+).to(device, dtype)
+print(tuple(photos.shape))
+
+# %%
+# One engine for one shape
+# ------------------------
+#
+# One line compiles. Rather, it promises to: ``torch.compile`` does nothing until the
+# first call, because only then does it know the shapes. Expect the first call to
+# take seconds, and the second to be fast.
+#
+# By default, Torch-TensorRT answers a failed build with a warning and runs the model in
+# PyTorch. That is kind in production and misleading here, so we ask for an exception.
+
+options = {"pass_through_build_failures": True}
+compiled = torch.compile(model, backend="tensorrt", dynamic=False, options=options)
+compiled(photos)
+print("Compiled")
+
+# %%
+# Is it right?
+# ------------
+#
+# A fast wrong answer is worthless, so check before timing. Fused kernels add numbers in
+# another order than eager does, so the results differ by rounding, and in half
+# precision visibly. The measure is the relative error: the norm of the difference over the norm of
+# what eager says. The tolerance is stated up front, and the input is fresh random noise
+# beside the photographs: compiling has seen neither's values.
+
+tolerance = 2e-2 if dtype == torch.float16 else 1e-3
+
+
+def check(candidate, images):
+    expected, actual = model(images).float(), candidate(images).float()
+    error = (actual - expected).norm() / expected.norm()
+    assert error < tolerance, f"Relative error {error:.1e} exceeds {tolerance}"
+    return True
+
+
+def noise(batch):
+    return torch.randn(batch, 3, 224, 224, device=device, dtype=dtype)
+
+
+for what, images in (("photographs", photos), ("noise", noise(len(photos)))):
+    print(f"{what}: relative error below {tolerance}: {check(compiled, images)}")
+
+# %%
+# And the classes:
+
+# Output varies: the classes depend on the weights that could be had.
+for title, scores in zip(("china.jpg", "flower.jpg"), compiled(photos).float()):
+    best = scores.softmax(0).topk(5)
+    ranked = [
+        f"{weights.meta['categories'][i]} {p:.2f}"
+        for p, i in zip(best.values.tolist(), best.indices.tolist())
+    ]
+    print(f"{title}: {', '.join(ranked)}")
+if not pretrained:
+    print("The weights are random, so these classes mean nothing.")
+
+# %%
+# Looking inside: partitions
+# --------------------------
+#
+# A model may hold operators that TensorRT cannot express. Torch-TensorRT then cuts the
+# graph into *partitions*: stretches that become engines, and stretches that stay in
+# PyTorch. Each cut costs. Nothing is fused across it, and the host steps in between. So
+# the first thing to know of a compiled model is how many partitions it has.
+#
+# A backend is only a function that takes a captured graph and returns a callable. That
+# gives a way to look inside: wrap the function behind ``"tensorrt"`` in one of our own
+# that keeps what passes through. Children named ``_run_on_acc`` are engines ("acc" for
+# accelerator), those named ``_run_on_gpu`` stay in PyTorch.
+#
+# To see a cut, the second round forbids one operator, the max-pooling near the start.
+# ``min_block_size`` is the least number of operators worth an engine; the few in front
+# of the pooling would otherwise stay in PyTorch too.
+
+seen = {}
+
+
+def tensorrt_in_the_open(graph, example_inputs, **settings):
+    partitions = torch_tensorrt_backend(graph, example_inputs, **settings)
+
+    def run(*inputs):
+        seen.update(partitions=partitions, inputs=inputs)
+        return partitions(*inputs)
+
+    return run
+
+
+def show_partitions(title, settings):
+    torch.compiler.reset()
+    torch.compile(model, backend=tensorrt_in_the_open, dynamic=False, options=settings)(
+        photos
+    )
+    children = [child for child, _ in seen["partitions"].named_children()]
+    print(f"{title}: {', '.join(children)}")
+
+
+pooling = {"torch.ops.aten.max_pool2d.default"}
+show_partitions(
+    "max-pooling kept in PyTorch",
+    {**options, "torch_executed_ops": pooling, "min_block_size": 1},
+)
+show_partitions("everything allowed", options)
+tensors = len(seen["inputs"])
+print(f"The whole model is one engine. Each call hands it {tensors} tensors.")
+
+# %%
+# The engine's inputs are more than the images. ``torch.compile`` lets you change a
+# model's weights between calls, so it treats them as inputs of the graph, and here they
+# become inputs of the engine: the images and every weight are bound anew in each call. Remember
+# that number; it returns when we ask where the time goes.
+#
+# One engine for a range of batch sizes
+# -------------------------------------
+#
+# Requests do not arrive in batches of two. With fixed shapes, each new batch size is
+# compiled again. For a range, TensorRT has the *optimization profile*: a smallest, a
+# best and a largest shape. The engine runs anywhere between smallest and largest, and
+# its kernels are chosen with the best one in mind.
+#
+# ``mark_dynamic`` gives the range. The batch of this first call becomes the best shape.
+# Its ``max`` matters more than it seems. TensorRT reserves memory for the largest
+# shape, so a range without an upper end has to be guessed, and is guessed generously.
+
+largest = 64 if on_gpu else 8  # A CPU build takes what fits into a small memory.
+best = largest // 2
+torch.compiler.reset()  # Forget what was compiled above, and its counts.
+torch._dynamo.utils.counters.clear()
+compiled = torch.compile(model, backend="tensorrt", options=options)
+images = noise(best)
+torch._dynamo.mark_dynamic(images, 0, min=2, max=largest)
+compiled(images)
+
+
+def compilations():
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+for batch in (best, 2, 3, best + 1, largest):
+    right = check(compiled, noise(batch))
+    print(f"batch {batch}: right: {right}, compilations so far: {compilations()}")
+
+# %%
+# One compilation, and every batch size checked. A count only tells afterwards. In
+# production you would rather be stopped than surprised by a pause of seconds, and
+# ``torch.compiler.set_stance("fail_on_recompile")`` does that. Here it shows the edges of
+# the range, and the *guard* behind them: the condition on the inputs under which
+# PyTorch may use what it compiled.
+
+
+def call_without_compiling(batch):
+    with torch.compiler.set_stance("fail_on_recompile"):
+        try:
+            compiled(noise(batch))
+            return "served by the engine"
+        except RuntimeError as error:
+            guard = re.search(r"\d+ <= \S+ <= \d+", str(error))
+            return f"refused, outside {guard[0] if guard else 'the range'}"
+
+
+for batch in (1, 2, largest, largest + 1):
+    print(f"batch {batch}: {call_without_compiling(batch)}")
+compiled(noise(1))
+print(f"batch 1 after compiling for it: {call_without_compiling(1)}")
+print(f"compilations in all: {compilations()}")
+
+# %%
+# Batch 1 is outside although nothing forbids it: PyTorch always treats sizes 0 and 1 as
+# special, because they broadcast. Left alone, it compiles a second engine for it, which
+# is harmless, and fine if you send one such call at startup. Beyond the largest
+# size it would compile again as well, this time with no upper end. That is why this page
+# refuses such a call: split a larger batch instead.
+#
+# Compiling ahead: the export path
+# --------------------------------
+#
+# ``torch.compile`` works at the first call and watches every later one. The other way is
+# to compile ahead: ``ir="dynamo"`` exports the model once, with the range you give, and
+# returns a module with the weights *inside* the engine. The engine's only input is then
+# the images. Here the profile may begin at one image.
+
+image = (3, 224, 224)
+
+
+def compile_ahead(smallest, best, largest):
+    shapes = {
+        "min_shape": (smallest, *image),
+        "opt_shape": (best, *image),
+        "max_shape": (largest, *image),
+    }
+    spec = torch_tensorrt.Input(dtype=dtype, **shapes)
+    return torch_tensorrt.compile(model, ir="dynamo", inputs=[spec], **options)
+
+
+flexible = compile_ahead(1, best, largest)
+for part, engine in flexible.named_children():
+    print(f"{part}: input tensors per call: {len(engine.input_binding_names)}")
+for batch in (1, 2, best, largest):
+    print(f"batch {batch}: right: {check(flexible, noise(batch))}")
+
+# %%
+# Where the time of a call goes
+# -----------------------------
+#
+# A GPU call has two clocks. The host prepares work and enqueues it; the GPU runs it. If
+# the GPU needs longer, the host runs ahead and costs nothing. If the host needs longer,
+# the GPU waits for it, and a better kernel changes nothing. Small batches are like that:
+# they are *launch-bound*.
+#
+# A *CUDA graph* is the remedy. It records the launches of one call and replays all of
+# them with a single one. The addresses and shapes are recorded as well, so there is one
+# graph for each shape.
+#
+# ``enable_cudagraphs`` gives a compiled module CUDA graphs. With TensorRT-RTX, pass
+# ``cuda_graph_strategy="whole_graph_capture"``: TensorRT-RTX then records the engine
+# itself. Standard TensorRT does not know that option and needs none.
+#
+# The next cell takes a call with two photographs apart. The engine that
+# ``torch.compile`` built is also called directly, with the weights it expects. The
+# difference is what the check of the guards and the collection of the weights cost.
+
+# Needs a GPU: it times calls.
+# Output varies: it prints timings.
+graph_options = {"cuda_graph_strategy": "whole_graph_capture"}
+if not torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx:
+    graph_options = {}
+
+
+def median_ms(call, images):
+    for _ in range(3):  # Compile, capture, load.
+        call(images)
+    torch.cuda.synchronize()
+    return do_bench(lambda: call(images), return_mode="median")
+
+
+torch.compiler.reset()
+compiled = torch.compile(model, backend="tensorrt", dynamic=False, options=options)
+ahead = compile_ahead(2, 2, 2)
+call_ms = {
+    "eager": median_ms(model, photos),
+    "torch.compile": median_ms(compiled, photos),
+    "its engine, called directly": median_ms(
+        lambda _: seen["partitions"](*seen["inputs"]), photos
+    ),
+    "compiled ahead": median_ms(ahead, photos),
+}
+with torch_tensorrt.runtime.enable_cudagraphs(ahead) as graphed:
+    call_ms["compiled ahead, CUDA graph, default"] = median_ms(graphed, photos)
+with torch_tensorrt.runtime.enable_cudagraphs(ahead, **graph_options) as graphed:
+    call_ms["compiled ahead, CUDA graph, whole engine"] = median_ms(graphed, photos)
+    check(graphed, noise(2))
+for what, ms in call_ms.items():
+    print(f"{what:42} {ms:6.2f} ms")
+total, direct, one_input, _, replayed = list(call_ms.values())[1:]
+print(f"Guards and collecting the weights: {total - direct:.2f} ms a call.")
+print(f"{tensors} input tensors instead of one: {direct - one_input:.2f} ms a call.")
+print(f"Launches that the whole-engine graph saves: {one_input - replayed:.2f} ms a call.")
+
+# %%
+# The same kernels run in all TensorRT rows, so the differences are the host's. The
+# weights as inputs buy the freedom to change them; the guards buy the freedom to send
+# other shapes. If you need neither, compile ahead, and replay a CUDA graph.
+#
+# The limit, stated beforehand
+# ----------------------------
+#
+# How fast can it get? Two resources bound each layer: arithmetic and memory traffic. A
+# layer cannot finish before its operations are done at the GPU's best rate, nor before
+# its data has moved at the GPU's best rate. The larger of the two is the layer's limit, and
+# the sum over the layers is the model's. This is the *roofline* model.
+#
+# Convolutions and the last linear layer do nearly all the arithmetic. We count their
+# operations, their weights once, and their inputs and outputs once for each image.
+# Everything else is taken as fused, and so as free. PyTorch's own counter confirms the
+# operations.
+
+layers = []
+
+
+def note_costs(layer, inputs, output):
+    flops = 2 * output.numel() * layer.weight[0].numel()
+    moved = (inputs[0].numel() + output.numel()) * output.element_size()
+    layers.append((flops, moved, layer.weight.nbytes))
+
+
+kinds = (torch.nn.Conv2d, torch.nn.Linear)
+hooks = [
+    layer.register_forward_hook(note_costs)
+    for layer in model.modules()
+    if isinstance(layer, kinds)
+]
+with FlopCounterMode(display=False) as counter:
+    model(noise(1))
+for hook in hooks:
+    hook.remove()
+flops, moved, held = (sum(column) for column in zip(*layers))
+assert flops == counter.get_total_flops()
+print(f"{len(layers)} layers: {flops / 1e9:.2f} GFLOP and {moved / 1e6:.1f} MB an image,")
+print(f"{held / 1e6:.1f} MB of weights")
+
+# %%
+# The GPU's best rates are measured, not taken from a data sheet: a large matrix
+# multiplication in the same dtype, and a large copy, which reads and writes each byte.
+
+# Needs a GPU: it measures what the GPU can do.
+# Output varies: it prints measured rates.
+square = torch.randn(8192, 8192, device=device, dtype=dtype)
+ms = do_bench(lambda: square @ square, return_mode="median")
+flops_per_ms = 2 * 8192**3 / ms
+block = torch.empty(2**28, device=device, dtype=torch.uint8)
+ms = do_bench(lambda: block.clone(), return_mode="median")
+bytes_per_ms = 2 * block.nbytes / ms
+del square, block
+print(f"{flops_per_ms / 1e9:.0f} TFLOP/s in {precision}, {bytes_per_ms / 1e6:.0f} GB/s")
+
+
+def limit_ms(batch):
+    return sum(
+        max(batch * flops / flops_per_ms, (batch * moved + held) / bytes_per_ms)
+        for flops, moved, held in layers
+    )
+
+
+batches = [1, 2, 4, 8, 16, 32, 64]
+for batch in batches:
+    print(f"batch {batch:2}: no faster than {limit_ms(batch):.3f} ms")
+
+# %%
+# Latency over batch size
+# -----------------------
+#
+# Now the contest. All sides run the same model in the same dtype, each with and without
+# CUDA graphs, because a comparison of one side with graphs to another without says
+# nothing of the kernels:
+#
+# - eager PyTorch, and eager captured by hand in a ``torch.cuda.CUDAGraph``;
+# - Inductor, PyTorch's own compiler, and Inductor with ``mode="reduce-overhead"``, its
+#   switch for CUDA graphs;
+# - TensorRT compiled ahead for each batch size, without and with ``enable_cudagraphs``;
+# - the one flexible engine from above with CUDA graphs, to see what flexibility costs.
+#
+# Each time is a median with caches flushed between calls. Compile time is kept apart,
+# and includes the first calls. A second compilation may find kernels of the first in a
+# cache on disk. Memory is what the device holds after compiling and one call, beyond
+# the PyTorch model and its input. It is read from the driver, because TensorRT
+# allocates outside PyTorch.
+
+# Needs a GPU: it times compiled models.
+# Output varies: it prints timings.
+tensorrt_graph = torch_tensorrt.runtime.enable_cudagraphs
+
+
+def capture(images):
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # Set-up work must not be recorded.
+        model(images)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        model(images)
+    return lambda _: graph.replay()
+
+
+def static(images):
+    return compile_ahead(*[len(images)] * 3)
+
+
+prepare = {
+    "eager": lambda images, _: model,
+    "eager, CUDA graph": lambda images, _: capture(images),
+    "Inductor": lambda images, _: torch.compile(model, dynamic=False),
+    "Inductor, CUDA graph": lambda images, _: torch.compile(
+        model, dynamic=False, mode="reduce-overhead"
+    ),
+    "TensorRT": lambda images, _: static(images),
+    "TensorRT, CUDA graph": lambda images, stack: stack.enter_context(
+        tensorrt_graph(static(images), **graph_options)
+    ),
+    "TensorRT, one engine, CUDA graph": lambda images, stack: stack.enter_context(
+        tensorrt_graph(flexible, **graph_options)
+    ),
+}
+
+
+def measure(backend, images):
+    torch.compiler.reset()
+    gc.collect()
+    torch.cuda.empty_cache()
+    free = torch.cuda.mem_get_info()[0]
+    with contextlib.ExitStack() as stack:
+        start = time.perf_counter()
+        call = prepare[backend](images, stack)
+        for _ in range(3):
+            call(images)
+        torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+        torch.cuda.empty_cache()
+        call(images)
+        torch.cuda.synchronize()
+        memory = (free - torch.cuda.mem_get_info()[0]) / 2**20
+        ms = do_bench(lambda: call(images), return_mode="median")
+    return {"latency_ms": ms, "peak_memory_mb": memory, "compile_s": seconds}
+
+
+rows = []
+for batch in batches:
+    images = noise(batch)
+    for backend in prepare:
+        key = {"backend": backend, "batch": batch, "shape": str(tuple(images.shape))}
+        rows.append({"model": name, "precision": precision} | key | measure(backend, images))
+results = pd.DataFrame(rows)
+latency = results.pivot(index="batch", columns="backend", values="latency_ms")
+results["speedup"] = results.batch.map(latency["eager"]) / results.latency_ms
+print(f"Measured {len(rows)} combinations of backend and batch size")
+
+# %%
+# Solid lines have CUDA graphs, dashed lines have none. Where a line is flat, the host
+# sets the pace: more images cost nothing, because the GPU was waiting anyway. Where it
+# climbs in parallel to the dotted limit, the GPU does.
+
+# Needs a GPU: it draws the timings.
+# Output varies: it draws timings.
+colors = {"eager": "tab:gray", "Inductor": "tab:orange", "TensorRT": "tab:green"}
+figure, axes = plt.subplots(figsize=(7, 4), facecolor="white", layout="constrained")
+for backend in prepare:
+    flexibly = "one engine" in backend
+    color = "tab:blue" if flexibly else colors[backend.split(",")[0]]
+    style = "-" if "graph" in backend else "--"
+    axes.plot(latency.index, latency[backend], style, color=color, marker=".", label=backend)
+limits = [limit_ms(batch) for batch in batches]
+axes.plot(batches, limits, ":", color="black", label="limit")
+axes.set_xscale("log", base=2)
+axes.set_yscale("log")
+axes.set_xticks(batches, [str(batch) for batch in batches])
+axes.set(xlabel="batch size (images)", ylabel="latency (ms)", title=f"{name}, {precision}")
+axes.grid(alpha=0.3)
+axes.legend(fontsize=7)
+plt.show()
+
+# %%
+# Who won at which size, what fraction of the limit that is, and the numbers themselves:
+
+# Needs a GPU: it reports the timings.
+# Output varies: it prints timings.
+rivals = latency.drop(columns="TensorRT, one engine, CUDA graph")
+for batch, times in rivals.iterrows():
+    ours, inductor = times["TensorRT, CUDA graph"], times["Inductor, CUDA graph"]
+    verdict = "TensorRT wins" if ours < inductor else "Inductor wins"
+    print(
+        f"Batch {batch}: fastest is {times.idxmin()}, {times.min():.2f} ms, "
+        f"{limit_ms(batch) / times.min():.0%} of the limit. With CUDA graphs on both "
+        f"sides {verdict}: {ours:.2f} ms (TensorRT), {inductor:.2f} ms (Inductor)."
+    )
+cost = latency["TensorRT, one engine, CUDA graph"] / latency["TensorRT, CUDA graph"]
+print(f"One engine for the range takes {cost.min():.2f} to {cost.max():.2f} times as long.")
+if (rivals["TensorRT, CUDA graph"] > rivals["Inductor, CUDA graph"]).any():
+    print("Where Inductor wins, it calls cuDNN's convolutions, tuned for this GPU.")
+    if torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx:
+        print("TensorRT-RTX picks its kernels without timing the alternatives.")
+columns = "model backend precision shape latency_ms speedup peak_memory_mb compile_s"
+chosen = results.batch.isin([1, 16, 64]) & ~results.backend.str.contains("one engine")
+results.loc[chosen, columns.split()].round(3).reset_index(drop=True)
+
+# %%
+# Takeaways
+# ---------
+#
+# - The builder turns a graph into an engine. Look at the partitions first: one engine is
+#   what you want, and each cut costs.
+# - Ask for an exception when a build fails, and compare with eager before you time.
+# - Give dynamic dimensions a range with an upper end. Count compilations, or forbid them
+#   with ``torch.compiler.set_stance("fail_on_recompile")``.
+# - ``torch.compile`` is the easiest start. It pays for its freedom in every call, with
+#   guards and with weights as inputs. Compiling ahead does not.
+# - At small batch sizes the host sets the pace. CUDA graphs then matter more than the
+#   choice of compiler. Compare like with like.
+# - The winner depends on the batch size. State the limit, measure on your own GPU, and
+#   keep the numbers of the losses too.
+#
+# Further reading: `torch.compile with Torch-TensorRT
+# <https://docs.pytorch.org/TensorRT/user_guide/torch_compile.html>`_, `dynamic shapes in
+# Torch-TensorRT <https://docs.pytorch.org/TensorRT/user_guide/dynamic_shapes.html>`_ and
+# `CUDA graphs in PyTorch
+# <https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs>`_.

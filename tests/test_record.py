@@ -1,0 +1,123 @@
+"""Recording: what is kept, and that nothing is lost when a run goes wrong."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gallery.errors import GalleryError
+from gallery.kernel import TutorialError
+from gallery.record import record
+from gallery.recording import load_recording, recording_path
+from gallery.script import read_script
+
+
+def _with_cell(tiny, code):
+    tiny.write_text(tiny.read_text().replace('print("the sum is", 1 + 1)', code))
+    return read_script(tiny)
+
+
+def test_round_trip_keeps_outputs_and_provenance(recorded):
+    script = read_script(recorded / "examples/dynamo/tiny.py")
+    recording = load_recording("tiny", recorded / "recordings")
+    text, table, figure = recording.outputs(script)
+    assert text[0].text == "Weights: random\nthe sum is 2\n"
+    assert "application/vnd.dataresource+json" in table[0].data
+    assert figure[0].data["image/png"]
+    # Recorded at twice the size at which it is shown.
+    assert figure[0].metadata["image/png"]["width"] < 450
+    assert recording.provenance["weights"] == "random"
+    assert recording.provenance["recorded"][:2] == "20"
+    assert len(recording.provenance["cell_seconds"]) == 3
+    assert not recording.is_stale(script)
+
+
+def test_progress_names_each_cell(tiny, tmp_path):
+    seen = []
+    record(
+        read_script(tiny),
+        folder=tmp_path / "out",
+        progress=lambda cell, cells: seen.append((cell, cells)),
+    )
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("raise ValueError('bad shape')", r"tiny, cell 1 of 3: ValueError: bad shape"),
+        ("import os; os._exit(1)", r"tiny, cell 1 of 3: the kernel died"),
+        ("import time; time.sleep(60)", r"tiny, cell 1 of 3: took longer than"),
+        (
+            "class OutOfMemoryError(RuntimeError): pass\nraise OutOfMemoryError('x')",
+            r"tiny, cell 1 of 3: the GPU's memory ran out",
+        ),
+    ],
+)
+def test_a_failure_names_the_cell_and_leaves_the_old_recording(
+    recorded, code, message
+):
+    folder = recorded / "recordings"
+    before = recording_path("tiny", folder).read_bytes()
+    script = _with_cell(recorded / "examples/dynamo/tiny.py", code)
+    with pytest.raises(TutorialError, match=message):
+        record(script, folder=folder, timeout=6)
+    assert recording_path("tiny", folder).read_bytes() == before
+    assert [path.name for path in folder.iterdir()] == ["tiny.ipynb"]
+
+
+def test_a_tutorial_cannot_import_the_repository(tiny, tmp_path):
+    script = _with_cell(tiny, "import gallery")
+    with pytest.raises(TutorialError, match="No module named 'gallery'"):
+        record(script, folder=tmp_path / "out")
+
+
+@pytest.mark.parametrize("delay", [0.5, 2.0, 4.0])
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_recorder_leaves_only_whole_recordings(recorded, delay, sign):
+    folder = recorded / "recordings"
+    before = recording_path("tiny", folder).read_bytes()
+    tiny = recorded / "examples/dynamo/tiny.py"
+    _with_cell(tiny, "import time; time.sleep(1)")
+    code = (
+        "from pathlib import Path\n"
+        "from gallery.script import read_script\nfrom gallery.record import record\n"
+        f"script = read_script(Path({str(tiny)!r}))\n"
+        f"while True: record(script, folder=Path({str(folder)!r}))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=recorded,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    time.sleep(delay)
+    os.kill(process.pid, sign)
+    process.wait(timeout=30)
+    with contextlib.suppress(ProcessLookupError):  # an orphaned kernel, if any
+        os.killpg(process.pid, signal.SIGKILL)
+    after = recording_path("tiny", folder).read_bytes()
+    assert after == before or json.loads(after)["metadata"]["gallery"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "is not valid JSON"),
+        (lambda text: "[]", "not a notebook"),
+        (lambda text: text.replace('"gallery"', '"other"'), "where it came from"),
+        (lambda text: text.replace('"driver"', '"diver"'), "lacks driver"),
+        (lambda text: text.replace('"Test GPU"', "null"), "not made on a GPU"),
+    ],
+)
+def test_a_broken_recording_gets_one_clear_message(recorded, damage, message):
+    path = recording_path("tiny", recorded / "recordings")
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(GalleryError, match=f"tiny.ipynb is broken: .*{message}"):
+        load_recording("tiny", recorded / "recordings")

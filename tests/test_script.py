@@ -1,0 +1,76 @@
+"""Reading scripts: titles, cells, markers, names, and what makes code 'changed'."""
+
+import pytest
+
+from gallery.errors import GalleryError
+from gallery.script import find_scripts, needs_gpu, read_script, varies
+
+
+def test_reads_title_description_and_tags(tiny):
+    script = read_script(tiny)
+    assert script.title == "A tiny tutorial"
+    assert script.description == "It shows a text, a table and a figure."
+    assert script.tags == ["tiny", "test"]
+    assert len(script.code_cells) == 3
+    assert "sphinx_gallery" not in "".join(script.code_cells)
+
+
+def test_cells_are_those_of_sphinx_gallery(recorded):
+    # The site's build lets sphinx-gallery write its own notebook of the same script.
+    from tests.conftest import build_site
+
+    (recorded / "recordings/tiny.ipynb").unlink()
+    assert build_site(recorded).returncode == 0
+    import nbformat
+
+    theirs = nbformat.read(recorded / "docs/tutorials/dynamo/tiny.ipynb", as_version=4)
+    ours = read_script(recorded / "examples/dynamo/tiny.py").notebook()
+    assert [(c.cell_type, c.source.strip()) for c in theirs.cells] == [
+        (c.cell_type, c.source.strip()) for c in ours.cells
+    ]
+
+
+def test_prose_does_not_change_the_hash_but_code_does(tiny):
+    before = read_script(tiny).code_hash
+    text = tiny.read_text()
+    tiny.write_text(text.replace("A cell prints.", "This cell prints two lines."))
+    assert read_script(tiny).code_hash == before
+    tiny.write_text(text.replace("1 + 1", "1 + 2"))
+    assert read_script(tiny).code_hash != before
+
+
+def test_markers_count_only_above_the_code():
+    assert needs_gpu("# Needs a GPU: it refits.\nrefit()")
+    assert varies("# Needs a GPU: x.\n# Output varies: timings.\nmeasure()")
+    assert not needs_gpu("print(1)\n# Needs a GPU: too late.")
+    assert not varies("text = '# Output varies: in a string'")
+
+
+def test_variable_cells_carry_nbvals_tag(tiny):
+    cells = [c for c in read_script(tiny).notebook().cells if c.cell_type == "code"]
+    assert [c.metadata.get("tags") for c in cells] == [
+        None,
+        ["nbval-ignore-output"],
+        ["nbval-ignore-output"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["print('no docstring')\n", '"""No underline."""\nprint(1)\n', "x = 1\n# %%\n"],
+)
+def test_a_script_without_title_is_refused(tiny, text):
+    tiny.write_text(text)
+    with pytest.raises(GalleryError, match=r"tiny\.py has no title.*docstring"):
+        read_script(tiny)
+
+
+def test_a_script_that_is_not_python_is_refused(tiny):
+    tiny.write_text('"""\nTitle\n=====\n"""\nprint(\n')
+    with pytest.raises(GalleryError, match=r"tiny\.py"):
+        read_script(tiny)
+
+
+def test_an_unknown_name_is_answered_with_those_that_exist(project):
+    with pytest.raises(GalleryError, match="named 'tini'.*mean tiny.*exist: tiny"):
+        find_scripts(["tini"], project / "examples")
