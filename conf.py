@@ -6,6 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT))
 
+from gallery.script import PROGRAMS  # noqa: E402
+
 project = "Torch-TensorRT tutorial gallery"
 author = "The Torch-TensorRT tutorial gallery authors"
 copyright = "2026, " + author  # noqa: A001
@@ -28,7 +30,7 @@ sphinx_gallery_conf = {
     # Nothing is executed while the site is built: outputs come from recordings.
     "plot_gallery": False,
     "filename_pattern": r"\.py$",
-    "ignore_pattern": r"[\\/](client|export|serve|server|model)\.py$",
+    "ignore_pattern": rf"^({'|'.join(sorted(PROGRAMS))})\.py$",
     "remove_config_comments": True,
     "min_reported_time": 1e9,
     "write_computation_times": False,

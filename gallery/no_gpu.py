@@ -4,11 +4,12 @@ TensorRT-RTX compiles in two phases. The first, ahead of time, needs no GPU: it 
 network into a portable engine. Only the second, just in time, does. Torch-TensorRT does
 not expect that and asks for a GPU at several points; `install` replaces those points,
 and nothing else. What then runs is the library's own export, lowering, partitioning,
-conversion and engine build. Only the *execution* of an engine differs: the PyTorch graph
-that the engine was built from runs in its place, on the CPU.
+conversion and engine build. Only the *execution* of an engine differs: the PyTorch
+graph that the engine was built from runs in its place, on the CPU.
 
-So a tutorial's comparison with eager checks here that the lowered and partitioned graphs
-compute what the model does. It does not check TensorRT's kernels: that is a GPU's task.
+So a tutorial's comparison with eager checks here that the lowered and partitioned
+graphs compute what the model does. It does not check TensorRT's kernels: that takes a
+GPU.
 
 This is a tool of this gallery. A tutorial never imports it: `install` is called in the
 tutorial's process before its first cell. Nothing is replaced on a machine with a GPU.
@@ -31,7 +32,7 @@ TESTED_VERSIONS = ("2.14.0",)
 """Releases of Torch-TensorRT whose internals the replacements below were tried on."""
 
 DEFAULT_TARGETS = "8.0 and later"
-"""What a TensorRT-RTX engine targets unless the builder configuration says otherwise."""
+"""What an engine targets unless the builder configuration says otherwise."""
 
 HARMLESS_LOGS = (
     # TensorRT-RTX looks for a CUDA driver, finds none, and goes on without.
@@ -429,8 +430,8 @@ def _operators_of(module: Any) -> Iterator[str]:
             if isinstance(submodule, GraphModule):
                 yield from _operators_of(submodule)
         elif node.op == "call_function" and node.target is not operator.getitem:
-            # Arithmetic on sizes computes no tensor.
-            if not isinstance(node.meta.get("val"), (int, SymInt)):
+            computes_a_size = isinstance(node.meta.get("val"), (int, SymInt))
+            if not computes_a_size:
                 yield str(node.target)
 
 

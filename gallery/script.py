@@ -27,7 +27,7 @@ NEEDS_GPU = re.compile(r"^# Needs a GPU: \S", re.MULTILINE)
 OUTPUT_VARIES = re.compile(r"^# Output varies: \S", re.MULTILINE)
 
 # A tutorial, unlike a helper program beside it, starts with a docstring.
-PROGRAMS = {"client", "export", "serve", "server", "model"}
+PROGRAMS = {"client", "export", "serve"}
 
 
 @dataclass(frozen=True)

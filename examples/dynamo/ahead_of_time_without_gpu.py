@@ -132,8 +132,7 @@ def convert(model, example):
 
 
 interpreter, lowered = convert(half, image.half())
-network = interpreter.ctx.net
-for tensor in (network.get_input(0), network.get_output(0)):
+for tensor in (interpreter.ctx.net.get_input(0), interpreter.ctx.net.get_output(0)):
     print(tensor.name, tuple(tensor.shape), tensor.dtype)
 
 # %%
@@ -142,8 +141,9 @@ for tensor in (network.get_input(0), network.get_output(0)):
 # It covers the rewriting. TensorRT's own arithmetic is checked on the GPU, below.
 fresh = torch.randn(1, 3, 224, 224)
 (actual,) = torch.utils._pytree.tree_leaves(copy.deepcopy(lowered).float()(fresh))
-torch.testing.assert_close(actual, model(fresh), rtol=2e-2, atol=2e-2)
-print("The lowered graph matches the model within 2e-2: True")
+expected = copy.deepcopy(half).float()(fresh)
+torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3)
+print("The lowered graph matches the model within 1e-3: True")
 
 # %%
 # Choose the targets, and build
@@ -153,7 +153,7 @@ print("The lowered graph matches the model within 2e-2: True")
 # RTX 50) and 12.1 (GB10). Without a choice, it targets 8.0 and later. With a choice,
 # the engine is for the chosen ones alone. There is no 9.0: TensorRT-RTX is not made
 # for data-centre GPUs.
-print([name for name in trt.ComputeCapability.__members__ if name.startswith("SM")])
+print([name for name in trt.ComputeCapability.__members__ if "SM" in name])
 
 
 # Returns the engine's bytes, or None if the builder refuses.
@@ -236,8 +236,7 @@ print(next(error for error in errors if "sm75" in error))
 folder = tempfile.TemporaryDirectory()
 built_here = Path(folder.name) / "resnet18-float16-rtx.engine"
 built_here.write_bytes(engines["default: 8.0 and later"])
-print(built_here.name, f"{built_here.stat().st_size / 1e6:.1f} MB")
-print("inputs", interpreter._input_names, "outputs", interpreter._output_names)
+print(built_here.name, interpreter._input_names, interpreter._output_names)
 
 # %%
 # The target machine needs
@@ -297,11 +296,11 @@ eager(x)  # so that loading CUDA is not counted below
 
 
 # Loads an engine and runs it once; saves what was compiled.
-def start(data, cache_file):
+def start(data, name):
     begin = time.perf_counter()
     names = interpreter._input_names, interpreter._output_names
     module = TorchTensorRTModule(data, *names, settings=settings)
-    cache = RuntimeCache(path=str(cache_file))
+    cache = RuntimeCache(path=f"{folder.name}/{name}.cache")
     cache.load()
     module.runtime_settings = RuntimeSettings(runtime_cache=cache)
     module.setup_engine()
@@ -314,14 +313,14 @@ def start(data, cache_file):
 
 modules, start_s = {}, {}
 for name in ("TensorRT, portable", "TensorRT, own"):
-    cache_file = Path(folder.name) / f"{name}.cache"
+    errors.clear()
     try:
         data = build(interpreter, ["CURRENT"]) if "own" in name else shipped
-        modules[name], start_s[name] = start(data, cache_file)
-        _, again = start(data, cache_file)
+        modules[name], start_s[name] = start(data, name)
+        _, again = start(data, name)
         print(f"{name}: first start {start_s[name]:.2f} s, second {again:.2f} s")
     except Exception as error:  # a refusal, in the runtime's own words
-        print(f"{name}: refused. {error}", *errors[-1:])
+        print(f"{name}: refused. {error!r}", *errors[-1:])
 
 # %%
 # The comparison with eager, on an input that no engine has seen. The tolerance is
