@@ -68,6 +68,7 @@ def _run_one(script, machine: Machine) -> str:
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
         console=console,
+        disable=not console.is_terminal,
     ) as display:
         task = display.add_task(script.name)
 

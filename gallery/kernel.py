@@ -105,7 +105,11 @@ def run_notebook(
         return TutorialError(f"{where}: {reason}")
 
     skipped = 0
-    with tempfile.TemporaryDirectory(prefix="gallery-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="gallery-") as folder,
+        # Native libraries write here; it tells why a kernel died.
+        tempfile.TemporaryFile("w+", errors="replace") as native_log,
+    ):
         client = NotebookClient(
             whole,
             kernel_name="python3",
@@ -116,7 +120,7 @@ def run_notebook(
         )
         current = 0
         try:
-            with client.setup_kernel(env=_environment()):
+            with client.setup_kernel(env=_environment(), stderr=native_log):
                 for index, cell in enumerate(whole.cells):
                     if cell.cell_type != "code":
                         continue
@@ -139,10 +143,13 @@ def run_notebook(
                 "Make the tutorial smaller or give it more time.",
             ) from None
         except DeadKernelError:
+            native_log.seek(0)
+            last = "".join(native_log.readlines()[-1:]).strip()
             raise fail(
                 current,
                 "the kernel died, most likely because the memory ran out. "
-                "Close other programs or use a smaller model.",
+                "Close other programs or use a smaller model."
+                + (f" Its last words: {last}" if last else ""),
             ) from None
         except CellExecutionError as error:
             raise fail(current, _reason(error)) from None

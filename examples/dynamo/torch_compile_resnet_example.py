@@ -58,7 +58,6 @@ all others run on a CPU too.
 
 # Output varies: it names the GPU.
 import contextlib
-import gc
 import io
 import logging
 import re
@@ -71,18 +70,19 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 import torch_tensorrt
-import torchvision.models as zoo
 from sklearn.datasets import load_sample_image
 from torch.utils.flop_counter import FlopCounterMode
 from torch_tensorrt.dynamo.backend import torch_tensorrt_backend
+from torchvision.models import get_model, get_model_weights
 from triton.testing import do_bench
 
 torch.set_grad_enabled(False)
 torch.manual_seed(0)
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 on_gpu = device.type == "cuda"
-flavor = "TensorRT-RTX" if torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx else "TensorRT"
-print(f"{flavor} on {torch.cuda.get_device_name() if on_gpu else 'the CPU (no GPU)'}")
+rtx = torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx
+where = torch.cuda.get_device_name() if on_gpu else "the CPU (no GPU)"
+print(f"{'TensorRT-RTX' if rtx else 'TensorRT'} on {where}")
 
 # %%
 # The model follows the machine. ResNet-50 wants a GPU with eight gigabytes; ResNet-18
@@ -95,24 +95,19 @@ print(f"{flavor} on {torch.cuda.get_device_name() if on_gpu else 'the CPU (no GP
 # they are random. Speed and correctness do not depend on that. The classes do.
 
 large = on_gpu and torch.cuda.get_device_properties(0).total_memory > 7.5e9
-name = "ResNet-50" if large else "ResNet-18"
-make, weights = (
-    (zoo.resnet50, zoo.ResNet50_Weights.DEFAULT)
-    if large
-    else (zoo.resnet18, zoo.ResNet18_Weights.DEFAULT)
-)
+architecture = "resnet50" if large else "resnet18"
 dtype = torch.float16 if on_gpu else torch.float32
-precision = str(dtype).removeprefix("torch.")
-model = make()
+name, precision = architecture.replace("resnet", "ResNet-"), f"{dtype}"[6:]
+model, weights = get_model(architecture), get_model_weights(architecture).DEFAULT
 socket.setdefaulttimeout(10)  # A hub that does not answer must not hold us up.
 try:
-    with contextlib.redirect_stderr(io.StringIO()):  # It logs where it downloads to.
+    with contextlib.redirect_stdout(io.StringIO()):  # It names a local path.
         model.load_state_dict(weights.get_state_dict(progress=False))
     pretrained = True
 except OSError:  # No network.
     pretrained = False
 model = model.eval().to(device, dtype)
-print(f"Weights: {'pretrained' if pretrained else 'random (the hub is out of reach)'}")
+print("Weights:", "pretrained" if pretrained else "random (the hub is out of reach)")
 print(f"{name} in {precision}" + ("" if large else ", small because memory is"))
 
 # %%
@@ -120,13 +115,9 @@ print(f"{name} in {precision}" + ("" if large else ", small because memory is"))
 # torchvision comes with the preprocessing it was trained with.
 
 preprocess = weights.transforms()
-photos = torch.stack(
-    [
-        preprocess(torch.tensor(load_sample_image(file)).permute(2, 0, 1))
-        for file in ("china.jpg", "flower.jpg")
-    ]
-).to(device, dtype)
-print(tuple(photos.shape))
+files = ["china.jpg", "flower.jpg"]
+pixels = [torch.tensor(load_sample_image(file)).permute(2, 0, 1) for file in files]
+photos = torch.stack([preprocess(picture) for picture in pixels]).to(device, dtype)
 
 # %%
 # One engine for one shape
@@ -141,8 +132,8 @@ print(tuple(photos.shape))
 
 options = {"pass_through_build_failures": True}
 compiled = torch.compile(model, backend="tensorrt", dynamic=False, options=options)
-compiled(photos)
-print("Compiled")
+scores = compiled(photos)
+print(f"{len(scores)} photographs, {scores.shape[1]} scores each")
 
 # %%
 # Is it right?
@@ -168,20 +159,15 @@ def noise(batch):
     return torch.randn(batch, 3, 224, 224, device=device, dtype=dtype)
 
 
-for what, images in (("photographs", photos), ("noise", noise(len(photos)))):
-    print(f"{what}: relative error below {tolerance}: {check(compiled, images)}")
+right = check(compiled, photos) and check(compiled, noise(2))
+print(f"Relative error below {tolerance}: {right}")
 
 # %%
 # And the classes:
 
 # Output varies: the classes depend on the weights that could be had.
-for title, scores in zip(("china.jpg", "flower.jpg"), compiled(photos).float()):
-    best = scores.softmax(0).topk(5)
-    ranked = [
-        f"{weights.meta['categories'][i]} {p:.2f}"
-        for p, i in zip(best.values.tolist(), best.indices.tolist())
-    ]
-    print(f"{title}: {', '.join(ranked)}")
+for file, ranked in zip(files, scores.topk(5).indices.tolist()):
+    print(f"{file}: {', '.join(weights.meta['categories'][i] for i in ranked)}")
 if not pretrained:
     print("The weights are random, so these classes mean nothing.")
 
@@ -207,32 +193,22 @@ seen = {}
 
 
 def tensorrt_in_the_open(graph, example_inputs, **settings):
-    partitions = torch_tensorrt_backend(graph, example_inputs, **settings)
+    seen["partitions"] = torch_tensorrt_backend(graph, example_inputs, **settings)
 
     def run(*inputs):
-        seen.update(partitions=partitions, inputs=inputs)
-        return partitions(*inputs)
+        seen["inputs"] = inputs
+        return seen["partitions"](*inputs)
 
     return run
 
 
-def show_partitions(title, settings):
-    torch.compiler.reset()
-    torch.compile(model, backend=tensorrt_in_the_open, dynamic=False, options=settings)(
-        photos
-    )
-    children = [child for child, _ in seen["partitions"].named_children()]
-    print(f"{title}: {', '.join(children)}")
-
-
 pooling = {"torch.ops.aten.max_pool2d.default"}
-show_partitions(
-    "max-pooling kept in PyTorch",
-    {**options, "torch_executed_ops": pooling, "min_block_size": 1},
-)
-show_partitions("everything allowed", options)
+for extra in ({"torch_executed_ops": pooling, "min_block_size": 1}, {}):
+    settings = options | extra
+    torch.compile(model, backend=tensorrt_in_the_open, options=settings)(photos)
+    print(" -> ".join(part for part, _ in seen["partitions"].named_children()))
 tensors = len(seen["inputs"])
-print(f"The whole model is one engine. Each call hands it {tensors} tensors.")
+print(f"Each call hands the last engine {tensors} tensors.")
 
 # %%
 # The engine's inputs are more than the images. ``torch.compile`` lets you change a
@@ -254,21 +230,16 @@ print(f"The whole model is one engine. Each call hands it {tensors} tensors.")
 
 largest = 64 if on_gpu else 8  # A CPU build takes what fits into a small memory.
 best = largest // 2
-torch.compiler.reset()  # Forget what was compiled above, and its counts.
-torch._dynamo.utils.counters.clear()
+torch.compiler.reset()  # Forget what was compiled above, and its count.
+stats = torch._dynamo.utils.counters["stats"]
+stats.clear()
 compiled = torch.compile(model, backend="tensorrt", options=options)
 images = noise(best)
 torch._dynamo.mark_dynamic(images, 0, min=2, max=largest)
 compiled(images)
-
-
-def compilations():
-    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
-
-
 for batch in (best, 2, 3, best + 1, largest):
     right = check(compiled, noise(batch))
-    print(f"batch {batch}: right: {right}, compilations so far: {compilations()}")
+    print(f"batch {batch}: right: {right}, compilations: {stats['unique_graphs']}")
 
 # %%
 # One compilation, and every batch size checked. A count only tells afterwards. In
@@ -278,21 +249,16 @@ for batch in (best, 2, 3, best + 1, largest):
 # PyTorch may use what it compiled.
 
 
-def call_without_compiling(batch):
+for batch in (1, 2, largest, largest + 1):
     with torch.compiler.set_stance("fail_on_recompile"):
         try:
             compiled(noise(batch))
-            return "served by the engine"
+            print(f"batch {batch}: served")
         except RuntimeError as error:
-            guard = re.search(r"\d+ <= \S+ <= \d+", str(error))
-            return f"refused, outside {guard[0] if guard else 'the range'}"
-
-
-for batch in (1, 2, largest, largest + 1):
-    print(f"batch {batch}: {call_without_compiling(batch)}")
-compiled(noise(1))
-print(f"batch 1 after compiling for it: {call_without_compiling(1)}")
-print(f"compilations in all: {compilations()}")
+            guard = re.findall(r"\d+ <= \S+ <= \d+", str(error))[:1]
+            print(f"batch {batch}: refused by the guard {guard}")
+check(compiled, noise(1))
+print(f"compilations after allowing batch 1: {stats['unique_graphs']}")
 
 # %%
 # Batch 1 is outside although nothing forbids it: PyTorch always treats sizes 0 and 1 as
@@ -309,17 +275,12 @@ print(f"compilations in all: {compilations()}")
 # returns a module with the weights *inside* the engine. The engine's only input is then
 # the images. Here the profile may begin at one image.
 
-image = (3, 224, 224)
-
-
-def compile_ahead(smallest, best, largest):
-    shapes = {
-        "min_shape": (smallest, *image),
-        "opt_shape": (best, *image),
-        "max_shape": (largest, *image),
-    }
-    spec = torch_tensorrt.Input(dtype=dtype, **shapes)
-    return torch_tensorrt.compile(model, ir="dynamo", inputs=[spec], **options)
+def compile_ahead(smallest, best=None, largest=None):
+    batches = smallest, best or smallest, largest or smallest
+    names = "min_shape", "opt_shape", "max_shape"
+    profile = {name: (batch, 3, 224, 224) for name, batch in zip(names, batches)}
+    images = torch_tensorrt.Input(dtype=dtype, **profile)
+    return torch_tensorrt.compile(model, ir="dynamo", inputs=[images], **options)
 
 
 flexible = compile_ahead(1, best, largest)
@@ -351,40 +312,33 @@ for batch in (1, 2, best, largest):
 
 # Needs a GPU: it times calls.
 # Output varies: it prints timings.
-graph_options = {"cuda_graph_strategy": "whole_graph_capture"}
-if not torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx:
-    graph_options = {}
+graph_options = {"cuda_graph_strategy": "whole_graph_capture"} if rtx else {}
+cuda_graphs = torch_tensorrt.runtime.enable_cudagraphs
 
 
-def median_ms(call, images):
-    for _ in range(3):  # Compile, capture, load.
-        call(images)
-    torch.cuda.synchronize()
+def median_ms(call, images=photos):
     return do_bench(lambda: call(images), return_mode="median")
 
 
 torch.compiler.reset()
 compiled = torch.compile(model, backend="tensorrt", dynamic=False, options=options)
-ahead = compile_ahead(2, 2, 2)
+ahead = compile_ahead(2)
 call_ms = {
-    "eager": median_ms(model, photos),
-    "torch.compile": median_ms(compiled, photos),
-    "its engine, called directly": median_ms(
-        lambda _: seen["partitions"](*seen["inputs"]), photos
-    ),
-    "compiled ahead": median_ms(ahead, photos),
+    "eager": median_ms(model),
+    "torch.compile": median_ms(compiled),
+    "its engine alone": median_ms(lambda _: seen["partitions"](*seen["inputs"])),
+    "compiled ahead": median_ms(ahead),
 }
-with torch_tensorrt.runtime.enable_cudagraphs(ahead) as graphed:
-    call_ms["compiled ahead, CUDA graph, default"] = median_ms(graphed, photos)
-with torch_tensorrt.runtime.enable_cudagraphs(ahead, **graph_options) as graphed:
-    call_ms["compiled ahead, CUDA graph, whole engine"] = median_ms(graphed, photos)
+with cuda_graphs(ahead) as graphed:
+    call_ms["compiled ahead, CUDA graph, default"] = median_ms(graphed)
+with cuda_graphs(ahead, **graph_options) as graphed:
+    call_ms["compiled ahead, CUDA graph, whole engine"] = median_ms(graphed)
     check(graphed, noise(2))
-for what, ms in call_ms.items():
-    print(f"{what:42} {ms:6.2f} ms")
+print("\n".join(f"{what:42}{ms:6.2f} ms" for what, ms in call_ms.items()))
 total, direct, one_input, _, replayed = list(call_ms.values())[1:]
 print(f"Guards and collecting the weights: {total - direct:.2f} ms a call.")
 print(f"{tensors} input tensors instead of one: {direct - one_input:.2f} ms a call.")
-print(f"Launches that the whole-engine graph saves: {one_input - replayed:.2f} ms a call.")
+print(f"Saved by the whole-engine CUDA graph: {one_input - replayed:.2f} ms a call.")
 
 # %%
 # The same kernels run in all TensorRT rows, so the differences are the host's. The
@@ -408,25 +362,19 @@ layers = []
 
 
 def note_costs(layer, inputs, output):
-    flops = 2 * output.numel() * layer.weight[0].numel()
-    moved = (inputs[0].numel() + output.numel()) * output.element_size()
-    layers.append((flops, moved, layer.weight.nbytes))
+    if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
+        flops = 2 * output.numel() * layer.weight[0].numel()
+        moved = (inputs[0].numel() + output.numel()) * output.element_size()
+        layers.append((flops, moved, layer.weight.nbytes))
 
 
-kinds = (torch.nn.Conv2d, torch.nn.Linear)
-hooks = [
-    layer.register_forward_hook(note_costs)
-    for layer in model.modules()
-    if isinstance(layer, kinds)
-]
-with FlopCounterMode(display=False) as counter:
+note_all_layers = torch.nn.modules.module.register_module_forward_hook(note_costs)
+with note_all_layers, FlopCounterMode(display=False) as counter:
     model(noise(1))
-for hook in hooks:
-    hook.remove()
 flops, moved, held = (sum(column) for column in zip(*layers))
 assert flops == counter.get_total_flops()
-print(f"{len(layers)} layers: {flops / 1e9:.2f} GFLOP and {moved / 1e6:.1f} MB an image,")
-print(f"{held / 1e6:.1f} MB of weights")
+print(f"{flops / 1e9:.2f} GFLOP and {moved / 1e6:.1f} MB of activations an image")
+print(f"{held / 1e6:.1f} MB of weights in {len(layers)} layers")
 
 # %%
 # The GPU's best rates are measured, not taken from a data sheet: a large matrix
@@ -435,12 +383,9 @@ print(f"{held / 1e6:.1f} MB of weights")
 # Needs a GPU: it measures what the GPU can do.
 # Output varies: it prints measured rates.
 square = torch.randn(8192, 8192, device=device, dtype=dtype)
-ms = do_bench(lambda: square @ square, return_mode="median")
-flops_per_ms = 2 * 8192**3 / ms
+flops_per_ms = 2 * 8192**3 / median_ms(lambda matrix: matrix @ matrix, square)
 block = torch.empty(2**28, device=device, dtype=torch.uint8)
-ms = do_bench(lambda: block.clone(), return_mode="median")
-bytes_per_ms = 2 * block.nbytes / ms
-del square, block
+bytes_per_ms = 2 * block.nbytes / median_ms(torch.clone, block)
 print(f"{flops_per_ms / 1e9:.0f} TFLOP/s in {precision}, {bytes_per_ms / 1e6:.0f} GB/s")
 
 
@@ -452,8 +397,8 @@ def limit_ms(batch):
 
 
 batches = [1, 2, 4, 8, 16, 32, 64]
-for batch in batches:
-    print(f"batch {batch:2}: no faster than {limit_ms(batch):.3f} ms")
+limits = [limit_ms(batch) for batch in batches]
+print("No faster than, in ms:", {b: round(ms, 3) for b, ms in zip(batches, limits)})
 
 # %%
 # Latency over batch size
@@ -477,72 +422,52 @@ for batch in batches:
 
 # Needs a GPU: it times compiled models.
 # Output varies: it prints timings.
-tensorrt_graph = torch_tensorrt.runtime.enable_cudagraphs
-
-
 def capture(images):
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # Set-up work must not be recorded.
-        model(images)
-    torch.cuda.current_stream().wait_stream(stream)
+    model(images)  # Set-up work must not be recorded.
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         model(images)
     return lambda _: graph.replay()
 
 
-def static(images):
-    return compile_ahead(*[len(images)] * 3)
+def graphed(*batches):
+    return cuda_graphs(compile_ahead(*batches), **graph_options)
 
 
+plain = contextlib.nullcontext
 prepare = {
-    "eager": lambda images, _: model,
-    "eager, CUDA graph": lambda images, _: capture(images),
-    "Inductor": lambda images, _: torch.compile(model, dynamic=False),
-    "Inductor, CUDA graph": lambda images, _: torch.compile(
-        model, dynamic=False, mode="reduce-overhead"
-    ),
-    "TensorRT": lambda images, _: static(images),
-    "TensorRT, CUDA graph": lambda images, stack: stack.enter_context(
-        tensorrt_graph(static(images), **graph_options)
-    ),
-    "TensorRT, one engine, CUDA graph": lambda images, stack: stack.enter_context(
-        tensorrt_graph(flexible, **graph_options)
-    ),
+    "eager": lambda _: plain(model),
+    "eager, CUDA graph": lambda images: plain(capture(images)),
+    "Inductor": lambda _: plain(torch.compile(model)),
+    "Inductor, CUDA graph": lambda _: plain(torch.compile(model, mode="reduce-overhead")),
+    "TensorRT": lambda images: plain(compile_ahead(len(images))),
+    "TensorRT, CUDA graph": lambda images: graphed(len(images)),
+    "TensorRT for all sizes, CUDA graph": lambda _: graphed(1, best, largest),
 }
 
 
 def measure(backend, images):
     torch.compiler.reset()
-    gc.collect()
     torch.cuda.empty_cache()
-    free = torch.cuda.mem_get_info()[0]
-    with contextlib.ExitStack() as stack:
-        start = time.perf_counter()
-        call = prepare[backend](images, stack)
-        for _ in range(3):
+    free, start = torch.cuda.mem_get_info()[0], time.perf_counter()
+    with prepare[backend](images) as call:
+        for _ in range(3):  # The first calls compile, and record CUDA graphs.
             call(images)
         torch.cuda.synchronize()
         seconds = time.perf_counter() - start
-        torch.cuda.empty_cache()
-        call(images)
-        torch.cuda.synchronize()
         memory = (free - torch.cuda.mem_get_info()[0]) / 2**20
-        ms = do_bench(lambda: call(images), return_mode="median")
+        ms = median_ms(call, images)
     return {"latency_ms": ms, "peak_memory_mb": memory, "compile_s": seconds}
 
 
-rows = []
-for batch in batches:
-    images = noise(batch)
-    for backend in prepare:
-        key = {"backend": backend, "batch": batch, "shape": str(tuple(images.shape))}
-        rows.append({"model": name, "precision": precision} | key | measure(backend, images))
+rows = [
+    {"model": name, "backend": backend, "precision": precision, "batch": batch}
+    | measure(backend, noise(batch))
+    for batch in batches
+    for backend in prepare
+]
 results = pd.DataFrame(rows)
-latency = results.pivot(index="batch", columns="backend", values="latency_ms")
-results["speedup"] = results.batch.map(latency["eager"]) / results.latency_ms
-print(f"Measured {len(rows)} combinations of backend and batch size")
+latency = results.pivot(index="batch", columns="backend", values="latency_ms")[[*prepare]]
 
 # %%
 # Solid lines have CUDA graphs, dashed lines have none. Where a line is flat, the host
@@ -551,20 +476,13 @@ print(f"Measured {len(rows)} combinations of backend and batch size")
 
 # Needs a GPU: it draws the timings.
 # Output varies: it draws timings.
-colors = {"eager": "tab:gray", "Inductor": "tab:orange", "TensorRT": "tab:green"}
 figure, axes = plt.subplots(figsize=(7, 4), facecolor="white", layout="constrained")
-for backend in prepare:
-    flexibly = "one engine" in backend
-    color = "tab:blue" if flexibly else colors[backend.split(",")[0]]
-    style = "-" if "graph" in backend else "--"
-    axes.plot(latency.index, latency[backend], style, color=color, marker=".", label=backend)
-limits = [limit_ms(batch) for batch in batches]
-axes.plot(batches, limits, ":", color="black", label="limit")
+styles = ["C7--", "C7-", "C1--", "C1-", "C2--", "C2-", "C0-"]
+latency.plot(ax=axes, style=styles, marker=".", logy=True)
+axes.plot(batches, limits, "k:", label="limit")
 axes.set_xscale("log", base=2)
-axes.set_yscale("log")
-axes.set_xticks(batches, [str(batch) for batch in batches])
-axes.set(xlabel="batch size (images)", ylabel="latency (ms)", title=f"{name}, {precision}")
-axes.grid(alpha=0.3)
+axes.set_xticks(batches, batches)
+axes.set(title=f"{name}, {precision}", xlabel="batch size (images)", ylabel="latency (ms)")
 axes.legend(fontsize=7)
 plt.show()
 
@@ -573,24 +491,17 @@ plt.show()
 
 # Needs a GPU: it reports the timings.
 # Output varies: it prints timings.
-rivals = latency.drop(columns="TensorRT, one engine, CUDA graph")
-for batch, times in rivals.iterrows():
-    ours, inductor = times["TensorRT, CUDA graph"], times["Inductor, CUDA graph"]
-    verdict = "TensorRT wins" if ours < inductor else "Inductor wins"
-    print(
-        f"Batch {batch}: fastest is {times.idxmin()}, {times.min():.2f} ms, "
-        f"{limit_ms(batch) / times.min():.0%} of the limit. With CUDA graphs on both "
-        f"sides {verdict}: {ours:.2f} ms (TensorRT), {inductor:.2f} ms (Inductor)."
-    )
-cost = latency["TensorRT, one engine, CUDA graph"] / latency["TensorRT, CUDA graph"]
-print(f"One engine for the range takes {cost.min():.2f} to {cost.max():.2f} times as long.")
-if (rivals["TensorRT, CUDA graph"] > rivals["Inductor, CUDA graph"]).any():
-    print("Where Inductor wins, it calls cuDNN's convolutions, tuned for this GPU.")
-    if torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx:
-        print("TensorRT-RTX picks its kernels without timing the alternatives.")
+ratio = latency["TensorRT, CUDA graph"] / latency["Inductor, CUDA graph"]
+for (batch, times), limit in zip(latency.iterrows(), limits):
+    fastest = f"{times.min():.2f} ms, {limit / times.min():.0%} of the limit"
+    print(f"Batch {batch}: {times.idxmin()} is fastest, {fastest}.", end=" ")
+    print(f"TensorRT takes {ratio[batch]:.2f} of Inductor's time, both with graphs.")
+if (ratio > 1).any():
+    print("Where Inductor wins: it leaves convolutions to cuDNN and its own tuning.")
+results["shape"] = [str((batch, 3, 224, 224)) for batch in results.batch]
+results["speedup"] = results.batch.map(latency["eager"]) / results.latency_ms
 columns = "model backend precision shape latency_ms speedup peak_memory_mb compile_s"
-chosen = results.batch.isin([1, 16, 64]) & ~results.backend.str.contains("one engine")
-results.loc[chosen, columns.split()].round(3).reset_index(drop=True)
+results.loc[results.batch.isin([1, 16, 64]), columns.split()].round(3)
 
 # %%
 # Takeaways

@@ -161,7 +161,9 @@ class Client:
         limit = {} if self.protocol == "http" else {"client_timeout": self.timeout}
         try:
             answer = await self._call(
-                lambda: self.client.infer(model.name, [given], outputs=[wanted], **limit)
+                lambda: self.client.infer(
+                    model.name, [given], outputs=[wanted], **limit
+                )
             )
         except InferenceServerException as error:
             raise await self._refused(model.name, error) from None
@@ -253,7 +255,9 @@ async def ask(args: argparse.Namespace) -> None:
     async with Client(url, args.protocol, args.timeout, args.retries) as client:
         model = await client.describe(args.model)
         if not model.labels:
-            raise ClientError(f"'{args.model}' has no labels, so it cannot name a class")
+            raise ClientError(
+                f"'{args.model}' has no labels, so it cannot name a class"
+            )
         size = args.size or model.image_shape[-1]
         images = preprocess(list(photographs.values()), args.weights, size)
         started = time.perf_counter()
@@ -287,7 +291,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--protocol", choices=PORTS, default="http")
-    parser.add_argument("--url", help="HOST:PORT (default: 127.0.0.1, port 8000 or 8001)")
+    parser.add_argument(
+        "--url", help="HOST:PORT (default: 127.0.0.1, port 8000 or 8001)"
+    )
     parser.add_argument("--model", default="resnet50", help="(default: %(default)s)")
     parser.add_argument(
         "--image",
@@ -310,7 +316,11 @@ def main() -> int:
     )
     parser.add_argument("--top", type=positive(int), default=5, metavar="N")
     parser.add_argument(
-        "--requests", type=positive(int), default=1, metavar="N", help="requests to send"
+        "--requests",
+        type=positive(int),
+        default=1,
+        metavar="N",
+        help="requests to send",
     )
     parser.add_argument(
         "--in-flight",

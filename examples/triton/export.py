@@ -244,7 +244,9 @@ def main() -> None:
     if args.skip_libtorch:
         return
     folder = args.output / "libtorch" / f"{args.model}_libtorch"
-    version = write_entry("resnet50_libtorch", folder, args.size, args.max_batch, on_gpu)
+    version = write_entry(
+        "resnet50_libtorch", folder, args.size, args.max_batch, on_gpu
+    )
     path = version / "model.pt"
     with torch.no_grad(), warnings.catch_warnings():
         # The PyTorch backend takes TorchScript only, however deprecated it is.

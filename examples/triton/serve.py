@@ -445,7 +445,9 @@ def main() -> int:
         metavar="S",
         help="give up if the models are not ready after S seconds (default: 300)",
     )
-    parser.add_argument("--log", type=Path, help="the server's log (default: in the environment)")
+    parser.add_argument(
+        "--log", type=Path, help="the server's log (default: in the environment)"
+    )
     args = parser.parse_args()
     args.environment = args.environment.resolve()
     try:
