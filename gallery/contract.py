@@ -49,7 +49,7 @@ def problems(script: Script) -> list[str]:
 
 
 def _header(script: Script, docstring: str):
-    if not script.description:
+    if not script.description or script.description.startswith(".."):
         yield "The docstring has no description below its title."
     elif len(script.description) > MAX_DESCRIPTION:
         yield (

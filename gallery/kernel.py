@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 
 import nbformat
 from nbclient import NotebookClient
@@ -27,6 +29,7 @@ from gallery.script import Script, needs_gpu
 # Sharp figures and machine-readable tables; nbval uses the same folder.
 IPYTHON_FOLDER = Path(__file__).parent / "ipython"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+MAX_REASON = 500
 
 Progress = Callable[[int, int], None]
 
@@ -63,6 +66,7 @@ def run_notebook(
     before: str = "",
     after: str,
     timeout: float,
+    brought: Path | None = None,
     skip_gpu_cells: bool = False,
     progress: Progress = lambda cell, cells: None,
 ) -> Run:
@@ -76,6 +80,8 @@ def run_notebook(
         Code that runs after the last cell and prints one line of JSON.
     timeout
         Seconds for the whole tutorial.
+    brought
+        Folder with files made on another machine, put into the tutorial's folder.
     skip_gpu_cells
         Leave out the cells that are marked ``# Needs a GPU:``.
     progress
@@ -110,6 +116,8 @@ def run_notebook(
         # Native libraries write here; it tells why a kernel died.
         tempfile.TemporaryFile("w+", errors="replace") as native_log,
     ):
+        if brought and brought.is_dir():
+            shutil.copytree(brought, folder, dirs_exist_ok=True)
         client = NotebookClient(
             whole,
             kernel_name="python3",
@@ -181,8 +189,9 @@ def _reason(error: CellExecutionError) -> str:
             "the GPU's memory ran out. Close other programs that use the GPU, or "
             "run on a GPU with more memory."
         )
-    lines = ANSI.sub("", str(error.evalue)).strip().splitlines() or [""]
-    return f"{error.ename}: {lines[0]}"
+    # Dynamo's errors wrap the cause: it stands in the lines after the first.
+    lines = [line.strip() for line in ANSI.sub("", str(error.evalue)).splitlines()]
+    return shorten(f"{error.ename}: {' '.join(lines)}", MAX_REASON, placeholder=" ...")
 
 
 def _report(cell: nbformat.NotebookNode, script: Script) -> dict:

@@ -6,3 +6,5 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 RECORDINGS = ROOT / "recordings"
 ENGINES = RECORDINGS / "engines"
+# Files that a recording starts from, one folder a tutorial; too large for git.
+BROUGHT = ROOT / ".cache" / "brought"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gallery.kernel import Progress, run_notebook
-from gallery.paths import RECORDINGS
+from gallery.paths import BROUGHT, RECORDINGS
 from gallery.recording import save_recording
 from gallery.script import Script
 
@@ -38,6 +38,12 @@ def record(
     TutorialError
         If the tutorial does not run to its end.
     """
-    run = run_notebook(script, after=COLLECT, timeout=timeout, progress=progress)
+    run = run_notebook(
+        script,
+        after=COLLECT,
+        timeout=timeout,
+        brought=BROUGHT / script.name,
+        progress=progress,
+    )
     provenance = {**run.report, "cell_seconds": run.cell_seconds}
     return save_recording(script, run.notebook, provenance, folder)

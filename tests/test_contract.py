@@ -55,7 +55,7 @@ def test_a_good_script_has_no_problems(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("One sentence.\n", "", "no description"),
+        ("One sentence.\n\n.. code", ".. code", "no description"),
         ("One sentence.", "Very " * 40 + "long.", "characters"),
         ('["a", "b"]', "[]", "2 to 6 tags"),
         ("   pip install torch-tensorrt-rtx pandas", "   pip list", "pip install"),
@@ -121,6 +121,9 @@ for name, option in json.load(sys.stdin):
     if name == "torch_tensorrt.dynamo.compile":
         accepted = options
     else:
+        # The library's feature guards wrap a function and hide its signature.
+        hidden = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+        function = next(filter(inspect.isfunction, hidden), function)
         accepted = set(inspect.signature(function).parameters) - {"kwargs"}
         if name == "torch_tensorrt.compile":
             accepted |= options

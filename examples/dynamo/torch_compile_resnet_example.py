@@ -37,26 +37,26 @@ all others run on a CPU too.
 # sphinx_gallery_tags = ["torch.compile", "vision", "dynamic shapes", "CUDA graphs"]
 
 # %%
-# Eager PyTorch runs a model one operator at a time. For each it asks the GPU to start a
-# *kernel*, a small program that reads its inputs from memory and writes its output back.
-# A compiler that sees the whole model can do better. It can fuse operators, so that fewer
-# kernels run and less data travels, and it can choose each kernel for the exact shapes.
+# Eager PyTorch runs a model one operator at a time. For each it asks the GPU to start
+# a *kernel*, a small program that reads its inputs from memory and writes its output
+# back. A compiler that sees the whole model can do better. It can fuse operators, so
+# that fewer kernels run and less data travels, and it can choose each kernel for the
+# exact shapes.
 #
-# TensorRT is such a compiler. Its *builder* takes a description of a network and returns
-# an *engine*: a plan that holds the fused kernels, the order to run them in, and the
-# layout of the memory between them. Torch-TensorRT connects it to PyTorch. It captures
-# your model as a graph, translates the operators it knows, has the builder make engines,
-# and hands you a callable that takes and returns ordinary tensors.
+# TensorRT is such a compiler. Its *builder* takes a description of a network and
+# returns an *engine*: a plan that holds the fused kernels, the order to run them in,
+# and the layout of the memory between them. Torch-TensorRT connects it to PyTorch. It
+# captures your model as a graph, translates the operators it knows, has the builder
+# make engines, and hands you a callable that takes and returns ordinary tensors.
 #
 # Setup
 # -----
 #
-# Three settings hold throughout. Nothing is trained, so gradients are off. Log messages
-# below errors are off too: converters log hints for their own developers, and we ask
-# below for an exception when a build fails, so nothing of weight is lost. The random
-# seed is fixed.
+# Three settings hold throughout. Nothing is trained, so gradients are off. Log
+# messages below errors are off too: converters log hints for their own developers,
+# and we ask below for an exception when a build fails, so nothing of weight is lost.
+# The random seed is fixed.
 
-# Output varies: it names the GPU.
 import contextlib
 import io
 import logging
@@ -81,69 +81,67 @@ torch.manual_seed(0)
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 on_gpu = device.type == "cuda"
 rtx = torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx
-where = torch.cuda.get_device_name() if on_gpu else "the CPU (no GPU)"
-print(f"{'TensorRT-RTX' if rtx else 'TensorRT'} on {where}")
+print("TensorRT-RTX" if rtx else "TensorRT", "on", device.type)
 
 # %%
 # The model follows the machine. ResNet-50 wants a GPU with eight gigabytes; ResNet-18
 # has the same structure and fits elsewhere. *The model's dtype is the precision*:
-# TensorRT keeps the types that it finds in the graph. To get a half-precision engine, convert the
-# model to half precision yourself. We do so on a GPU, where tensor cores make it pay,
-# and not on a CPU, where it would be slow.
+# TensorRT keeps the types that it finds in the graph. To get a half-precision engine,
+# convert the model to half precision yourself. We do so on a GPU, where tensor cores
+# make it pay, and not on a CPU, where it would be slow.
 #
-# The weights are pretrained where the hub can be reached or has been before. Elsewhere
-# they are random. Speed and correctness do not depend on that. The classes do.
+# The weights are pretrained where the hub can be reached or has been before.
+# Elsewhere they are random. Speed and correctness do not depend on that. The classes
+# do.
 
 large = on_gpu and torch.cuda.get_device_properties(0).total_memory > 7.5e9
 architecture = "resnet50" if large else "resnet18"
 dtype = torch.float16 if on_gpu else torch.float32
 name, precision = architecture.replace("resnet", "ResNet-"), f"{dtype}"[6:]
 model, weights = get_model(architecture), get_model_weights(architecture).DEFAULT
+weights_are = "random (the hub is out of reach), so the classes below mean nothing"
 socket.setdefaulttimeout(10)  # A hub that does not answer must not hold us up.
-try:
-    with contextlib.redirect_stdout(io.StringIO()):  # It names a local path.
-        model.load_state_dict(weights.get_state_dict(progress=False))
-    pretrained = True
-except OSError:  # No network.
-    pretrained = False
+# Without network it raises an OSError. With network it prints a local path.
+with contextlib.suppress(OSError), contextlib.redirect_stdout(io.StringIO()):
+    model.load_state_dict(weights.get_state_dict(progress=False))
+    weights_are = "pretrained"
 model = model.eval().to(device, dtype)
-print("Weights:", "pretrained" if pretrained else "random (the hub is out of reach)")
+print("Weights:", weights_are)
 print(f"{name} in {precision}" + ("" if large else ", small because memory is"))
 
 # %%
 # Two photographs are the input: a palace in China and a flower. Each model in
 # torchvision comes with the preprocessing it was trained with.
 
-preprocess = weights.transforms()
 files = ["china.jpg", "flower.jpg"]
 pixels = [torch.tensor(load_sample_image(file)).permute(2, 0, 1) for file in files]
-photos = torch.stack([preprocess(picture) for picture in pixels]).to(device, dtype)
+photos = torch.stack([weights.transforms()(p) for p in pixels]).to(device, dtype)
 
 # %%
 # One engine for one shape
 # ------------------------
 #
 # One line compiles. Rather, it promises to: ``torch.compile`` does nothing until the
-# first call, because only then does it know the shapes. Expect the first call to
-# take seconds, and the second to be fast.
+# first call, because only then does it know the shapes. Expect the first call to take
+# seconds, and the second to be fast.
 #
-# By default, Torch-TensorRT answers a failed build with a warning and runs the model in
-# PyTorch. That is kind in production and misleading here, so we ask for an exception.
+# By default, Torch-TensorRT answers a failed build with a warning and runs the model
+# in PyTorch. That is kind in production and misleading here, so we ask for an
+# exception.
 
 options = {"pass_through_build_failures": True}
 compiled = torch.compile(model, backend="tensorrt", dynamic=False, options=options)
-scores = compiled(photos)
-print(f"{len(scores)} photographs, {scores.shape[1]} scores each")
+print(f"Scores: {tuple(compiled(photos).shape)}")
 
 # %%
 # Is it right?
 # ------------
 #
-# A fast wrong answer is worthless, so check before timing. Fused kernels add numbers in
-# another order than eager does, so the results differ by rounding, and in half
-# precision visibly. The measure is the relative error: the norm of the difference over the norm of
-# what eager says. The tolerance is stated up front, and the input is fresh random noise
-# beside the photographs: compiling has seen neither's values.
+# A fast wrong answer is worthless, so check before timing. Fused kernels add numbers
+# in another order than eager does, so the results differ by rounding, and in half
+# precision visibly. The measure is the relative error: the norm of the difference
+# over the norm of what eager says. The tolerance is stated up front, and the input is
+# fresh random noise beside the photographs: compiling has seen neither's values.
 
 tolerance = 2e-2 if dtype == torch.float16 else 1e-3
 
@@ -166,33 +164,32 @@ print(f"Relative error below {tolerance}: {right}")
 # And the classes:
 
 # Output varies: the classes depend on the weights that could be had.
-for file, ranked in zip(files, scores.topk(5).indices.tolist()):
+for file, ranked in zip(files, compiled(photos).topk(5).indices.tolist()):
     print(f"{file}: {', '.join(weights.meta['categories'][i] for i in ranked)}")
-if not pretrained:
-    print("The weights are random, so these classes mean nothing.")
 
 # %%
 # Looking inside: partitions
 # --------------------------
 #
-# A model may hold operators that TensorRT cannot express. Torch-TensorRT then cuts the
-# graph into *partitions*: stretches that become engines, and stretches that stay in
-# PyTorch. Each cut costs. Nothing is fused across it, and the host steps in between. So
-# the first thing to know of a compiled model is how many partitions it has.
+# A model may hold operators that TensorRT cannot express. Torch-TensorRT then cuts
+# the graph into *partitions*: stretches that become engines, and stretches that stay
+# in PyTorch. Each cut costs. Nothing is fused across it, and the host steps in
+# between. So the first thing to know of a compiled model is how many partitions it
+# has.
 #
-# A backend is only a function that takes a captured graph and returns a callable. That
-# gives a way to look inside: wrap the function behind ``"tensorrt"`` in one of our own
-# that keeps what passes through. Children named ``_run_on_acc`` are engines ("acc" for
-# accelerator), those named ``_run_on_gpu`` stay in PyTorch.
+# A backend is only a function that takes a captured graph and returns a callable.
+# That gives a way to look inside: wrap the function behind ``"tensorrt"`` in one of
+# our own that keeps what passes through. Children named ``_run_on_acc`` are engines
+# ("acc" for accelerator), those named ``_run_on_gpu`` stay in PyTorch.
 #
 # To see a cut, the second round forbids one operator, the max-pooling near the start.
-# ``min_block_size`` is the least number of operators worth an engine; the few in front
-# of the pooling would otherwise stay in PyTorch too.
+# ``min_block_size`` is the least number of operators worth an engine; the few in
+# front of the pooling would otherwise stay in PyTorch too.
 
 seen = {}
 
 
-def tensorrt_in_the_open(graph, example_inputs, **settings):
+def open_tensorrt(graph, example_inputs, **settings):
     seen["partitions"] = torch_tensorrt_backend(graph, example_inputs, **settings)
 
     def run(*inputs):
@@ -204,17 +201,16 @@ def tensorrt_in_the_open(graph, example_inputs, **settings):
 
 pooling = {"torch.ops.aten.max_pool2d.default"}
 for extra in ({"torch_executed_ops": pooling, "min_block_size": 1}, {}):
-    settings = options | extra
-    torch.compile(model, backend=tensorrt_in_the_open, options=settings)(photos)
+    torch.compile(model, backend=open_tensorrt, options=options | extra)(photos)
     print(" -> ".join(part for part, _ in seen["partitions"].named_children()))
 tensors = len(seen["inputs"])
 print(f"Each call hands the last engine {tensors} tensors.")
 
 # %%
 # The engine's inputs are more than the images. ``torch.compile`` lets you change a
-# model's weights between calls, so it treats them as inputs of the graph, and here they
-# become inputs of the engine: the images and every weight are bound anew in each call. Remember
-# that number; it returns when we ask where the time goes.
+# model's weights between calls, so it treats them as inputs of the graph, and here
+# they become inputs of the engine: the images and every weight are bound anew in each
+# call. Remember that number; it returns when we ask where the time goes.
 #
 # One engine for a range of batch sizes
 # -------------------------------------
@@ -224,12 +220,12 @@ print(f"Each call hands the last engine {tensors} tensors.")
 # best and a largest shape. The engine runs anywhere between smallest and largest, and
 # its kernels are chosen with the best one in mind.
 #
-# ``mark_dynamic`` gives the range. The batch of this first call becomes the best shape.
-# Its ``max`` matters more than it seems. TensorRT reserves memory for the largest
-# shape, so a range without an upper end has to be guessed, and is guessed generously.
+# ``mark_dynamic`` gives the range. The batch of this first call becomes the best
+# shape. Its ``max`` matters more than it seems. TensorRT reserves memory for the
+# largest shape, so a range without an upper end has to be guessed, and is guessed
+# generously.
 
-largest = 64 if on_gpu else 8  # A CPU build takes what fits into a small memory.
-best = largest // 2
+best, largest = (32, 64) if on_gpu else (4, 8)  # Large ones take long on a CPU.
 torch.compiler.reset()  # Forget what was compiled above, and its count.
 stats = torch._dynamo.utils.counters["stats"]
 stats.clear()
@@ -244,9 +240,9 @@ for batch in (best, 2, 3, best + 1, largest):
 # %%
 # One compilation, and every batch size checked. A count only tells afterwards. In
 # production you would rather be stopped than surprised by a pause of seconds, and
-# ``torch.compiler.set_stance("fail_on_recompile")`` does that. Here it shows the edges of
-# the range, and the *guard* behind them: the condition on the inputs under which
-# PyTorch may use what it compiled.
+# ``torch.compiler.set_stance("fail_on_recompile")`` does that. Here it shows the
+# edges of the range, and the *guard* behind them: the condition on the inputs under
+# which PyTorch may use what it compiled.
 
 
 for batch in (1, 2, largest, largest + 1):
@@ -261,19 +257,19 @@ check(compiled, noise(1))
 print(f"compilations after allowing batch 1: {stats['unique_graphs']}")
 
 # %%
-# Batch 1 is outside although nothing forbids it: PyTorch always treats sizes 0 and 1 as
-# special, because they broadcast. Left alone, it compiles a second engine for it, which
-# is harmless, and fine if you send one such call at startup. Beyond the largest
-# size it would compile again as well, this time with no upper end. That is why this page
-# refuses such a call: split a larger batch instead.
+# Batch 1 is outside although nothing forbids it: PyTorch always treats sizes 0 and 1
+# as special, because they broadcast. Left alone, it compiles a second engine for it,
+# which is harmless, and fine if you send one such call at startup. Beyond the largest
+# size it would compile again as well, this time with no upper end. That is why this
+# page refuses such a call: split a larger batch instead.
 #
 # Compiling ahead: the export path
 # --------------------------------
 #
-# ``torch.compile`` works at the first call and watches every later one. The other way is
-# to compile ahead: ``ir="dynamo"`` exports the model once, with the range you give, and
-# returns a module with the weights *inside* the engine. The engine's only input is then
-# the images. Here the profile may begin at one image.
+# ``torch.compile`` works at the first call and watches every later one. The other way
+# is to compile ahead: ``ir="dynamo"`` exports the model once, with the range you
+# give, and returns a module with the weights *inside* the engine. The engine's only
+# input is then the images. Here the profile may begin at one image.
 
 def compile_ahead(smallest, best=None, largest=None):
     batches = smallest, best or smallest, largest or smallest
@@ -286,21 +282,21 @@ def compile_ahead(smallest, best=None, largest=None):
 flexible = compile_ahead(1, best, largest)
 for part, engine in flexible.named_children():
     print(f"{part}: input tensors per call: {len(engine.input_binding_names)}")
-for batch in (1, 2, best, largest):
-    print(f"batch {batch}: right: {check(flexible, noise(batch))}")
+right = all(check(flexible, noise(batch)) for batch in (1, 2, best, largest))
+print(f"Relative error below {tolerance} at each batch size: {right}")
 
 # %%
 # Where the time of a call goes
 # -----------------------------
 #
-# A GPU call has two clocks. The host prepares work and enqueues it; the GPU runs it. If
-# the GPU needs longer, the host runs ahead and costs nothing. If the host needs longer,
-# the GPU waits for it, and a better kernel changes nothing. Small batches are like that:
-# they are *launch-bound*.
+# A GPU call has two clocks. The host prepares work and enqueues it; the GPU runs it.
+# If the GPU needs longer, the host runs ahead and costs nothing. If the host needs
+# longer, the GPU waits for it, and a better kernel changes nothing. Small batches are
+# like that: they are *launch-bound*.
 #
 # A *CUDA graph* is the remedy. It records the launches of one call and replays all of
-# them with a single one. The addresses and shapes are recorded as well, so there is one
-# graph for each shape.
+# them with a single one. The addresses and shapes are recorded as well, so there is
+# one graph for each shape.
 #
 # ``enable_cudagraphs`` gives a compiled module CUDA graphs. With TensorRT-RTX, pass
 # ``cuda_graph_strategy="whole_graph_capture"``: TensorRT-RTX then records the engine
@@ -324,7 +320,6 @@ torch.compiler.reset()
 compiled = torch.compile(model, backend="tensorrt", dynamic=False, options=options)
 ahead = compile_ahead(2)
 call_ms = {
-    "eager": median_ms(model),
     "torch.compile": median_ms(compiled),
     "its engine alone": median_ms(lambda _: seen["partitions"](*seen["inputs"])),
     "compiled ahead": median_ms(ahead),
@@ -335,10 +330,9 @@ with cuda_graphs(ahead, **graph_options) as graphed:
     call_ms["compiled ahead, CUDA graph, whole engine"] = median_ms(graphed)
     check(graphed, noise(2))
 print("\n".join(f"{what:42}{ms:6.2f} ms" for what, ms in call_ms.items()))
-total, direct, one_input, _, replayed = list(call_ms.values())[1:]
+total, direct, one_input = list(call_ms.values())[:3]
 print(f"Guards and collecting the weights: {total - direct:.2f} ms a call.")
 print(f"{tensors} input tensors instead of one: {direct - one_input:.2f} ms a call.")
-print(f"Saved by the whole-engine CUDA graph: {one_input - replayed:.2f} ms a call.")
 
 # %%
 # The same kernels run in all TensorRT rows, so the differences are the host's. The
@@ -348,15 +342,16 @@ print(f"Saved by the whole-engine CUDA graph: {one_input - replayed:.2f} ms a ca
 # The limit, stated beforehand
 # ----------------------------
 #
-# How fast can it get? Two resources bound each layer: arithmetic and memory traffic. A
-# layer cannot finish before its operations are done at the GPU's best rate, nor before
-# its data has moved at the GPU's best rate. The larger of the two is the layer's limit, and
-# the sum over the layers is the model's. This is the *roofline* model.
+# How fast can it get? Two resources bound each layer: arithmetic and memory traffic.
+# A layer cannot finish before its operations are done at the GPU's best rate, nor
+# before its data has moved at the GPU's best rate. The larger of the two is the
+# layer's limit, and the sum over the layers is the model's. This is the *roofline*
+# model.
 #
 # Convolutions and the last linear layer do nearly all the arithmetic. We count their
 # operations, their weights once, and their inputs and outputs once for each image.
-# Everything else is taken as fused, and so as free. PyTorch's own counter confirms the
-# operations.
+# Everything else is taken as fused, and so as free. PyTorch's own counter confirms
+# the operations.
 
 layers = []
 
@@ -378,7 +373,8 @@ print(f"{held / 1e6:.1f} MB of weights in {len(layers)} layers")
 
 # %%
 # The GPU's best rates are measured, not taken from a data sheet: a large matrix
-# multiplication in the same dtype, and a large copy, which reads and writes each byte.
+# multiplication in the same dtype, and a large copy, which reads and writes each
+# byte.
 
 # Needs a GPU: it measures what the GPU can do.
 # Output varies: it prints measured rates.
@@ -404,20 +400,22 @@ print("No faster than, in ms:", {b: round(ms, 3) for b, ms in zip(batches, limit
 # Latency over batch size
 # -----------------------
 #
-# Now the contest. All sides run the same model in the same dtype, each with and without
-# CUDA graphs, because a comparison of one side with graphs to another without says
-# nothing of the kernels:
+# Now the contest. All sides run the same model in the same dtype, each with and
+# without CUDA graphs, because a comparison of one side with graphs to another without
+# says nothing of the kernels:
 #
 # - eager PyTorch, and eager captured by hand in a ``torch.cuda.CUDAGraph``;
-# - Inductor, PyTorch's own compiler, and Inductor with ``mode="reduce-overhead"``, its
-#   switch for CUDA graphs;
-# - TensorRT compiled ahead for each batch size, without and with ``enable_cudagraphs``;
-# - the one flexible engine from above with CUDA graphs, to see what flexibility costs.
+# - Inductor, PyTorch's own compiler, and Inductor with ``mode="reduce-overhead"``,
+#   its switch for CUDA graphs;
+# - TensorRT compiled ahead for each batch size, without and with
+#   ``enable_cudagraphs``;
+# - the one flexible engine from above with CUDA graphs, to see what flexibility
+#   costs.
 #
 # Each time is a median with caches flushed between calls. Compile time is kept apart,
-# and includes the first calls. A second compilation may find kernels of the first in a
-# cache on disk. Memory is what the device holds after compiling and one call, beyond
-# the PyTorch model and its input. It is read from the driver, because TensorRT
+# and includes the first calls. A second compilation may find kernels of the first in
+# a cache on disk. Memory is what the device holds after compiling and one call,
+# beyond the PyTorch model and its input. It is read from the driver, because TensorRT
 # allocates outside PyTorch.
 
 # Needs a GPU: it times compiled models.
@@ -434,19 +432,20 @@ def graphed(*batches):
     return cuda_graphs(compile_ahead(*batches), **graph_options)
 
 
-plain = contextlib.nullcontext
+bare = contextlib.nullcontext
 prepare = {
-    "eager": lambda _: plain(model),
-    "eager, CUDA graph": lambda images: plain(capture(images)),
-    "Inductor": lambda _: plain(torch.compile(model)),
-    "Inductor, CUDA graph": lambda _: plain(torch.compile(model, mode="reduce-overhead")),
-    "TensorRT": lambda images: plain(compile_ahead(len(images))),
+    "eager": lambda _: bare(model),
+    "eager, CUDA graph": lambda images: bare(capture(images)),
+    "Inductor": lambda _: bare(torch.compile(model)),
+    "Inductor, CUDA graph": lambda _: bare(torch.compile(model, mode="reduce-overhead")),
+    "TensorRT": lambda images: bare(compile_ahead(len(images))),
     "TensorRT, CUDA graph": lambda images: graphed(len(images)),
     "TensorRT for all sizes, CUDA graph": lambda _: graphed(1, best, largest),
 }
 
 
-def measure(backend, images):
+def measure(backend, batch):
+    images = noise(batch)
     torch.compiler.reset()
     torch.cuda.empty_cache()
     free, start = torch.cuda.mem_get_info()[0], time.perf_counter()
@@ -457,37 +456,34 @@ def measure(backend, images):
         seconds = time.perf_counter() - start
         memory = (free - torch.cuda.mem_get_info()[0]) / 2**20
         ms = median_ms(call, images)
-    return {"latency_ms": ms, "peak_memory_mb": memory, "compile_s": seconds}
+    key = {"model": name, "backend": backend, "precision": precision, "batch": batch}
+    return key | {"latency_ms": ms, "peak_memory_mb": memory, "compile_s": seconds}
 
 
-rows = [
-    {"model": name, "backend": backend, "precision": precision, "batch": batch}
-    | measure(backend, noise(batch))
-    for batch in batches
-    for backend in prepare
-]
+rows = [measure(backend, batch) for batch in batches for backend in prepare]
 results = pd.DataFrame(rows)
-latency = results.pivot(index="batch", columns="backend", values="latency_ms")[[*prepare]]
+latency = results.pivot(index="batch", columns="backend", values="latency_ms")
 
 # %%
 # Solid lines have CUDA graphs, dashed lines have none. Where a line is flat, the host
-# sets the pace: more images cost nothing, because the GPU was waiting anyway. Where it
-# climbs in parallel to the dotted limit, the GPU does.
+# sets the pace: more images cost nothing, because the GPU was waiting anyway. Where
+# it climbs in parallel to the dotted limit, the GPU does.
 
 # Needs a GPU: it draws the timings.
 # Output varies: it draws timings.
 figure, axes = plt.subplots(figsize=(7, 4), facecolor="white", layout="constrained")
 styles = ["C7--", "C7-", "C1--", "C1-", "C2--", "C2-", "C0-"]
-latency.plot(ax=axes, style=styles, marker=".", logy=True)
+latency[[*prepare]].plot(ax=axes, style=styles, marker=".", logy=True)
 axes.plot(batches, limits, "k:", label="limit")
 axes.set_xscale("log", base=2)
 axes.set_xticks(batches, batches)
-axes.set(title=f"{name}, {precision}", xlabel="batch size (images)", ylabel="latency (ms)")
+axes.set(title=f"{name}, {precision}", xlabel="images a batch", ylabel="latency (ms)")
 axes.legend(fontsize=7)
 plt.show()
 
 # %%
-# Who won at which size, what fraction of the limit that is, and the numbers themselves:
+# Who won at which size, what fraction of the limit that is, and the numbers
+# themselves:
 
 # Needs a GPU: it reports the timings.
 # Output varies: it prints timings.
@@ -507,20 +503,21 @@ results.loc[results.batch.isin([1, 16, 64]), columns.split()].round(3)
 # Takeaways
 # ---------
 #
-# - The builder turns a graph into an engine. Look at the partitions first: one engine is
-#   what you want, and each cut costs.
+# - The builder turns a graph into an engine. Look at the partitions first: one engine
+#   is what you want, and each cut costs.
 # - Ask for an exception when a build fails, and compare with eager before you time.
-# - Give dynamic dimensions a range with an upper end. Count compilations, or forbid them
-#   with ``torch.compiler.set_stance("fail_on_recompile")``.
-# - ``torch.compile`` is the easiest start. It pays for its freedom in every call, with
-#   guards and with weights as inputs. Compiling ahead does not.
+# - Give dynamic dimensions a range with an upper end. Count compilations, or forbid
+#   them with ``torch.compiler.set_stance("fail_on_recompile")``.
+# - ``torch.compile`` is the easiest start. It pays for its freedom in every call,
+#   with guards and with weights as inputs. Compiling ahead does not.
 # - At small batch sizes the host sets the pace. CUDA graphs then matter more than the
 #   choice of compiler. Compare like with like.
-# - The winner depends on the batch size. State the limit, measure on your own GPU, and
-#   keep the numbers of the losses too.
+# - The winner depends on the batch size. State the limit, measure on your own GPU,
+#   and keep the numbers of the losses too.
 #
 # Further reading: `torch.compile with Torch-TensorRT
-# <https://docs.pytorch.org/TensorRT/user_guide/torch_compile.html>`_, `dynamic shapes in
-# Torch-TensorRT <https://docs.pytorch.org/TensorRT/user_guide/dynamic_shapes.html>`_ and
-# `CUDA graphs in PyTorch
+# <https://docs.pytorch.org/TensorRT/user_guide/torch_compile.html>`_, `dynamic shapes
+# in Torch-TensorRT
+# <https://docs.pytorch.org/TensorRT/user_guide/dynamic_shapes.html>`_ and `CUDA
+# graphs in PyTorch
 # <https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs>`_.
