@@ -1,4 +1,4 @@
-"""Sphinx configuration. The site is built from scripts and recordings, without torch."""
+"""Sphinx configuration: the site comes from scripts and recordings, without torch."""
 
 import sys
 from pathlib import Path

@@ -64,6 +64,4 @@ def lint(session: nox.Session) -> None:
 def serve(session: nox.Session) -> None:
     """Build the site and show it on http://127.0.0.1:8000."""
     docs(session)
-    session.run(
-        "python", "-m", "http.server", "8000", "-b", "127.0.0.1", "-d", SITE
-    )
+    session.run("python", "-m", "http.server", "8000", "-b", "127.0.0.1", "-d", SITE)

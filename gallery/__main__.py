@@ -94,9 +94,15 @@ def verify(names: list[str]) -> int:
             console.print(f"{script.name}: not recorded, nothing to verify.")
     paths = [str(recording.path) for recording in recordings if recording]
     if not paths:
-        raise GalleryError("There is no recording to verify. Record one: nox -s gallery")
+        raise GalleryError(
+            "There is no recording to verify. Record one: nox -s gallery"
+        )
     command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env"]
-    command += [f"--nbval-cell-timeout={VERIFY_CELL_TIMEOUT_S}", "-p", "no:cacheprovider"]
+    command += [
+        f"--nbval-cell-timeout={VERIFY_CELL_TIMEOUT_S}",
+        "-p",
+        "no:cacheprovider",
+    ]
     environment = {**os.environ, "IPYTHONDIR": str(IPYTHON_FOLDER)}
     return subprocess.run([*command, *paths], env=environment, check=False).returncode
 

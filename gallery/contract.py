@@ -30,9 +30,14 @@ WITH_THE_STACK = {
     "triton",
     "packaging",
 }
-IMPORT_NAMES = {"scikit-learn": "sklearn", "pillow": "PIL", "nvidia-pytriton": "pytriton"}
+IMPORT_NAMES = {
+    "scikit-learn": "sklearn",
+    "pillow": "PIL",
+    "nvidia-pytriton": "pytriton",
+}
 TYPED_FIGURE = re.compile(
-    r"\b\d+(?:\.\d+)?\s?(?:x|×|times|ms|µs|GB/s|TFLOP/?s|percent|%)(?!\w)", re.IGNORECASE
+    r"\b\d+(?:\.\d+)?\s?(?:x|×|times|ms|µs|GB/s|TFLOP/?s|percent|%)(?!\w)",
+    re.IGNORECASE,
 )
 
 
@@ -57,7 +62,10 @@ def _header(script: Script, docstring: str):
             f"{MAX_DESCRIPTION}."
         )
     if not 2 <= len(script.tags) <= 6:
-        yield "There must be 2 to 6 tags, on the last line: # sphinx_gallery_tags = ['...', '...']"
+        yield (
+            "There must be 2 to 6 tags, on the last line: "
+            "# sphinx_gallery_tags = ['...', '...']"
+        )
     if not installs(docstring):
         yield "The docstring has no line `pip install ...`."
 
@@ -139,7 +147,9 @@ def torch_tensorrt_calls(script: Script) -> list[tuple[str, str]]:
         if isinstance(node, ast.Import):
             aliases |= {a.asname: a.name for a in node.names if a.asname}
         elif isinstance(node, ast.ImportFrom):
-            aliases |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+            aliases |= {
+                a.asname or a.name: f"{node.module}.{a.name}" for a in node.names
+            }
     # Dicts that are assigned to a name and passed on as options=NAME or **NAME.
     dicts = {
         target.id: node.value

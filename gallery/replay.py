@@ -236,4 +236,6 @@ def _shape(shape: list[int] | dict[str, list[int]]) -> str:
     if isinstance(shape, list):
         return " × ".join(map(str, shape))
     sizes = zip(shape["min"], shape["max"])
-    return " × ".join(f"{low}" if low == high else f"{low}–{high}" for low, high in sizes)
+    return " × ".join(
+        f"{low}" if low == high else f"{low}–{high}" for low, high in sizes
+    )

@@ -43,7 +43,7 @@ def check_sources(app: Sphinx) -> None:
 
 
 def place_recordings(app: Sphinx) -> None:
-    """Put recorded notebooks, figures, thumbnails and zips in sphinx-gallery's place."""
+    """Put recorded notebooks, figures, thumbnails and zips over sphinx-gallery's."""
     for path in find_scripts():
         script = read_script(path)
         recording = load_recording(script.name)

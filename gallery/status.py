@@ -36,9 +36,7 @@ def recording_state(script: Script, folder: Path = RECORDINGS) -> str:
     return "stale" if recording.is_stale(script) else "recorded"
 
 
-def row(
-    script: Script, recordings: Path = RECORDINGS, engines: Path = ENGINES
-) -> Row:
+def row(script: Script, recordings: Path = RECORDINGS, engines: Path = ENGINES) -> Row:
     """What the repository holds for this tutorial, before anything is run."""
     return Row(
         script.name,

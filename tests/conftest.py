@@ -104,9 +104,7 @@ def recorded(project: Path, executed) -> Path:
     notebook, provenance = executed
     script = read_script(project / "examples/dynamo/tiny.py")
     notebook = nbformat.reads(nbformat.writes(notebook), as_version=4)
-    save_recording(
-        script, notebook, {**provenance, **ON_A_GPU}, project / "recordings"
-    )
+    save_recording(script, notebook, {**provenance, **ON_A_GPU}, project / "recordings")
     assert recording_path("tiny", project / "recordings").exists()
     return project
 

@@ -122,7 +122,8 @@ for name, option in json.load(sys.stdin):
         accepted = options
     else:
         # The library's feature guards wrap a function and hide its signature.
-        hidden = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+        cells = getattr(function, "__closure__", None) or ()
+        hidden = [cell.cell_contents for cell in cells]
         function = next(filter(inspect.isfunction, hidden), function)
         accepted = set(inspect.signature(function).parameters) - {"kwargs"}
         if name == "torch_tensorrt.compile":

@@ -6,9 +6,7 @@ from gallery.errors import GalleryError
 from gallery.machine import Machine, require_driver, require_gpu, require_stack
 from tests.conftest import run_gallery
 
-GOOD = dict(
-    torch="2.14.0", torch_tensorrt="2.14.0", gpu="RTX", free_gb=20.0, reason=""
-)
+GOOD = dict(torch="2.14.0", torch_tensorrt="2.14.0", gpu="RTX", free_gb=20.0, reason="")
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,9 @@ def test_no_internal_link_is_dead(site):
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
                 continue
-            target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            target = (
+                (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            )
             anchor = parts.fragment
             if not target.exists() or (
                 anchor and target in pages and anchor not in pages[target].ids
@@ -101,9 +103,9 @@ def test_pages_open_without_errors_and_fit(site, browser, scheme, width):
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on(
         "console",
-        lambda message: problems.append(message.text)
-        if message.type == "error"
-        else None,
+        lambda message: (
+            problems.append(message.text) if message.type == "error" else None
+        ),
     )
     names = [f"tutorials/{p.parent.name}/{p.stem}.html" for p in find_scripts()]
     for name in ["index.html", "quickstart.html", "results.html", *names]:

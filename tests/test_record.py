@@ -59,9 +59,7 @@ def test_progress_names_each_cell(tiny, tmp_path):
         ),
     ],
 )
-def test_a_failure_names_the_cell_and_leaves_the_old_recording(
-    recorded, code, message
-):
+def test_a_failure_names_the_cell_and_leaves_the_old_recording(recorded, code, message):
     folder = recorded / "recordings"
     before = recording_path("tiny", folder).read_bytes()
     script = _with_cell(recorded / "examples/dynamo/tiny.py", code)

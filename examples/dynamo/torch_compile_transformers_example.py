@@ -103,13 +103,13 @@ source = package.submodule_search_locations[0] + "/model" if package else MODEL_
 try:
     if package is None:  # fail at once where there is no network
         socket.create_connection(("huggingface.co", 443), timeout=3).close()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    tokenize = transformers.AutoTokenizer.from_pretrained(source)
     bert = transformers.AutoModel.from_pretrained(source, dtype=dtype)
     print(f"Weights: pretrained ({MODEL_ID})")
 except OSError:
     words = "[PAD] [UNK] [CLS] [SEP] [MASK] . " + " ".join(SENTENCES).lower()
     words = dict.fromkeys(words.replace(". ", " . ").split())
-    tokenizer = transformers.BertTokenizer({w: n for n, w in enumerate(words)})
+    tokenize = transformers.BertTokenizer({w: n for n, w in enumerate(words)})
     sizes = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6}
     bert = transformers.BertModel(transformers.BertConfig(**sizes)).to(dtype)
     print("Weights: random (neither the package nor the hub could be reached)")
@@ -151,9 +151,7 @@ encoder = SentenceEncoder(bert).eval().to(device)
 # The attention mask tells the model which positions hold a token (1) and which hold
 # padding (0).
 
-batch = tokenizer(
-    [*SENTENCES], padding="max_length", max_length=32, return_tensors="pt"
-)
+batch = tokenize([*SENTENCES], padding="max_length", max_length=32, return_tensors="pt")
 ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
 print(f"Batch of {tuple(ids.shape)}, {ids.dtype}; tokens: {mask.sum(dim=1).tolist()}")
 
@@ -242,8 +240,7 @@ def check(what, error, limit):
 tolerance = 1e-2 if dtype == torch.float16 else 1e-4
 compiled = compile_encoder()
 unseen = torch.randint(1, 30000, ids.shape).to(device), mask.flip(0)
-error = relative_error(compiled(*unseen), encoder(*unseen))
-check("Relative error on random input", error, tolerance)
+check("Relative error", relative_error(compiled(*unseen), encoder(*unseen)), tolerance)
 
 # %%
 # Now the sentences. The vectors have length 1, so their products are the cosines of
@@ -274,8 +271,7 @@ pictures = {"eager": eager, "TensorRT": ours, "difference": (ours - eager).abs()
 for ax, (title, matrix) in zip(axes, pictures.items()):
     image = ax.imshow(matrix, vmin=0, vmax=worst if title == "difference" else 1)
     ax.set(title=title, xticks=[], yticks=[])
-    bar = figure.colorbar(image, ax=ax, location="bottom", label="cosine similarity")
-    bar.formatter.set_powerlimits((-2, 2))
+    figure.colorbar(image, ax=ax, location="bottom", label="cosine similarity")
 axes[0].set_yticks(range(len(ids)), SENTENCES.values())
 plt.show()
 
@@ -314,9 +310,8 @@ print(f"Weights: random (BERT-base with {config.num_hidden_layers} layers in {dt
 
 
 def random_tokens(shape):
-    return torch.randint(
-        config.vocab_size, [*map(int, shape.split("x"))], device=device
-    )
+    size = [int(number) for number in shape.split("x")]
+    return torch.randint(config.vocab_size, size, device=device)
 
 
 base = transformers.BertModel(config, add_pooling_layer=False).to(device, dtype).eval()
@@ -387,8 +382,9 @@ def compile_ahead(tokens):
 
 
 engine, tokens = compile_ahead(random_tokens("8x128")), random_tokens("8x128")
-error = relative_error(engine(tokens)[0], base(tokens)[0])
-check("Relative error", error, 2 * tolerance)
+check(
+    "Relative error", relative_error(engine(tokens)[0], base(tokens)[0]), 2 * tolerance
+)
 
 # %%
 # Measure
@@ -440,20 +436,17 @@ BUILD = {
 # Needs a GPU: it measures latency and memory on the GPU.
 # Output varies: it is measured.
 rows, eager_ms = [], {}
+weights = base.get_memory_footprint()
 
 
 def measure(backend, run):
     assert relative_error(run(tokens)[0], base(tokens)[0]) < 2 * tolerance, backend
     torch.cuda.empty_cache()
     run(tokens)  # leaves its activations in PyTorch's cache, where they are counted
-    memory_mb = (
-        base.get_memory_footprint() + free - torch.cuda.mem_get_info()[0]
-    ) / 1e6
+    used_mb = (weights + free - torch.cuda.mem_get_info()[0]) / 1e6
     ms = do_bench(lambda: run(tokens), return_mode="median")
     speedup = eager_ms.setdefault(shape, ms) / ms  # eager comes first
-    rows.append(
-        ("BERT-base", backend, "fp16", shape, ms, speedup, memory_mb, compile_s)
-    )
+    rows.append(("BERT-base", backend, "fp16", shape, ms, speedup, used_mb, compile_s))
 
 
 for shape in SHAPES:
@@ -502,12 +495,9 @@ plt.show()
 # Output varies: it is measured.
 ours = latency["TensorRT + CUDA graph"]
 for shape, row in latency.iterrows():
-    for names in (PLAIN, GRAPH):
-        print(
-            f"{shape:>6}: {row[names].idxmin()} wins, {row[names].min():.3f} ms,",
-            end="",
-        )
-        print(f" {limits[shape] / row[names].min():.0%} of the limit")
+    for best in row[PLAIN].idxmin(), row[GRAPH].idxmin():
+        print(f"{shape:>6}: {best} wins with {row[best]:.3f} ms,", end="")
+        print(f" {limits[shape] / row[best]:.0%} of the limit")
 saved = (1 - ours / latency["TensorRT"]).mean()
 extra = (latency["TensorRT (torch.compile)"] - latency["TensorRT"]).mean()
 print(f"On average, CUDA graphs save TensorRT {saved:.0%} of its time,", end="")
