@@ -47,8 +47,7 @@ import logging
 import tempfile
 import time
 
-# Hints about optional packages and tuning, some of them at import, would bury the
-# output.
+# Hints about optional packages would bury the output, and some come with the imports.
 logging.disable(logging.WARNING)
 
 import matplotlib.pyplot as plt
@@ -68,8 +67,7 @@ print(f"Flavor of TensorRT: {flavor}. Device: {device.type}.")
 
 # %%
 # ResNet-18 is small enough to follow every step. The first version of its weights comes
-# from torchvision where it can be downloaded. The steps are the same for random
-# weights.
+# from torchvision where it can be downloaded. Random weights take the same steps.
 
 torch.manual_seed(0)
 try:
@@ -204,6 +202,10 @@ check("Both answer with the new weights", all(both))
 # - new weights in any other form than an exported program
 # - a model that splits differently between TensorRT and PyTorch, here because of one
 #   operator that TensorRT does not have
+#
+# A few operators cannot be part of a refittable engine, for instance an embedding bag,
+# or a cumulative sum with early releases of TensorRT-RTX. Torch-TensorRT leaves those
+# in PyTorch when it builds, and a refit loads their new weights there.
 
 
 def try_refit(what, compiled, new_weights):
@@ -242,9 +244,9 @@ try_refit("Ten classes", compiled, torch.export.export(narrower, (image,)))
 # What a refit costs
 # ------------------
 # The rest of the page measures, on three networks: two convolutional ones, and an
-# encoder with the layers of BERT. The weights are random, since time does not depend on
-# them. The eager fast path of ``torch.nn`` is off, so that every backend runs the same
-# operators.
+# encoder with layers of the size of BERT's. Their weights are random, since time does
+# not depend on them. The eager fast path of ``torch.nn`` is off, so that every backend
+# starts from the same operators.
 
 dtype, depth = (torch.float16, 12) if device.type == "cuda" else (torch.float32, 1)
 shapes = dict.fromkeys(["ResNet-18", "ResNet-50"], (1, 3, 224, 224))
@@ -279,8 +281,9 @@ check(f"The encoder's engine agrees with eager to within {loose}", agrees)
 # when TensorRT-RTX compiles the engine's kernels for the GPU that it finds.
 #
 # Expect the two flavors to differ. Standard TensorRT times candidate kernels on the GPU
-# while it builds, and a refit spares all of that. TensorRT-RTX does not time any, so
-# its builds are short, and a refit still has to lower and convert the new program.
+# while it builds, which can take minutes, and a refit spares all of that. TensorRT-RTX
+# does not time any, so its builds are short, while a refit still has to lower and
+# convert the new program. The table shows what is left of the advantage here.
 
 # Needs a GPU: TensorRT refits an engine on the device.
 # Output varies: seconds on the clock.
@@ -324,9 +327,9 @@ seconds.round(2)
 # %%
 # What a refittable engine costs
 # ------------------------------
-# The builder may not fold weights that can change later, nor choose a kernel for their
-# values. Whether that costs latency is a question for a measurement, against an engine
-# with fixed weights, and against PyTorch with and without Inductor.
+# The builder may not precompute anything from weights that can still change. Whether
+# that costs latency is a question for a measurement, against an engine with fixed
+# weights, and against PyTorch with and without Inductor.
 #
 # First the limit. No backend can finish before the GPU has done the arithmetic, nor
 # before it has read the weights. Both rates are measured on this GPU: a large matrix
@@ -379,9 +382,11 @@ def with_graphs(engine):
 
 
 # %%
-# ``latency_ms`` is the median of many runs, each with a cold cache. ``compile_s`` is
-# all that happens before the first answer. ``peak_memory_mb`` is what the driver counts
-# while the model runs, since an engine allocates its weights outside of PyTorch.
+# How to read the table: ``latency_ms`` is the median of many runs, each with a cold
+# cache on the GPU. ``compile_s`` is all that happens before the first answer; Inductor
+# and TensorRT-RTX keep kernels on disk, so that a later row may find what an earlier
+# one compiled. ``peak_memory_mb`` is what the driver counts while the model runs, since
+# an engine allocates its weights outside of PyTorch.
 
 # Needs a GPU: latency and memory of a GPU.
 # Output varies: milliseconds on the clock.
@@ -421,10 +426,10 @@ for name, group in results.groupby("model", sort=False):
     cost = ms["TensorRT refittable, CUDA graph"] / ms["TensorRT fixed, CUDA graph"] - 1
     print(f"    TensorRT with a CUDA graph, refittable against fixed: {cost:+.1%}")
 
-table = results.pivot(index="model", columns="backend", values="latency_ms")
-axes = table.loc[list(shapes)].plot.bar(figsize=(7, 4), rot=0, logy=True, xlabel="")
-axes.set_ylabel("latency in ms, logarithmic (lower is better)")
-axes.legend(fontsize=7, title="")
+table = results.pivot_table("latency_ms", "model", "backend", sort=False)
+axes = table.plot.bar(figsize=(7, 4), rot=0, xlabel="", color=plt.cm.Paired.colors)
+axes.set_ylabel("latency in ms (lower is better)")
+axes.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
 plt.show()
 results.round(3)
 
@@ -439,13 +444,14 @@ results.round(3)
 #   and ``verify_output`` only logs.
 # - Measure before you choose. A refit spares the build, and nothing else: the shorter
 #   the build, the less it saves.
-# - Losses of TensorRT-RTX against Inductor have a reason. It chooses kernels without
-#   timing them, from those made for RTX GPUs, while Inductor generates them for the
-#   shapes at hand. Without CUDA graphs the order shows who launches fastest, not who
-#   computes fastest.
+# - Where TensorRT-RTX loses to Inductor, the choice of kernels is the likely reason. It
+#   chooses without timing them, while Inductor generates its own for the shapes at
+#   hand. Without CUDA graphs, the order shows who launches fastest, not who computes
+#   fastest.
 # - Older pages pass ``use_weight_map_cache`` to speed a refit up. Torch-TensorRT 2.14
 #   removed that option.
 #
-# To refit whenever a parameter changes, without calling anything, see
-# ``torch_tensorrt.MutableTorchTensorRTModule``. To keep engines of one architecture
-# between processes, and refit them as they are found, see engine caching.
+# Two features build on refit. ``torch_tensorrt.MutableTorchTensorRTModule`` refits by
+# itself when a parameter changes. The engine cache keeps engines without their weights
+# and refits one when it meets the same architecture again. Both are described in the
+# `documentation of Torch-TensorRT <https://docs.pytorch.org/TensorRT/>`__.

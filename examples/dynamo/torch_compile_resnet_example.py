@@ -57,6 +57,7 @@ all others run on a CPU too.
 # and we ask below for an exception when a build fails, so nothing of weight is lost.
 # The random seed is fixed.
 
+# Output varies: it names the device.
 import contextlib
 import io
 import logging
@@ -94,6 +95,7 @@ print("TensorRT-RTX" if rtx else "TensorRT", "on", device.type)
 # Elsewhere they are random. Speed and correctness do not depend on that. The classes
 # do.
 
+# Output varies: pretrained weights need a network.
 large = on_gpu and torch.cuda.get_device_properties(0).total_memory > 7.5e9
 architecture = "resnet50" if large else "resnet18"
 dtype = torch.float16 if on_gpu else torch.float32
@@ -271,6 +273,7 @@ print(f"compilations after allowing batch 1: {stats['unique_graphs']}")
 # give, and returns a module with the weights *inside* the engine. The engine's only
 # input is then the images. Here the profile may begin at one image.
 
+
 def compile_ahead(smallest, best=None, largest=None):
     batches = smallest, best or smallest, largest or smallest
     names = "min_shape", "opt_shape", "max_shape"
@@ -368,8 +371,9 @@ with note_all_layers, FlopCounterMode(display=False) as counter:
     model(noise(1))
 flops, moved, held = (sum(column) for column in zip(*layers))
 assert flops == counter.get_total_flops()
-print(f"{flops / 1e9:.2f} GFLOP and {moved / 1e6:.1f} MB of activations an image")
-print(f"{held / 1e6:.1f} MB of weights in {len(layers)} layers")
+print(
+    f"Image: {flops / 1e9:.1f} GFLOP, {moved / 1e6:.0f} MB. Weights: {held / 1e6:.0f} MB"
+)
 
 # %%
 # The GPU's best rates are measured, not taken from a data sheet: a large matrix
@@ -418,6 +422,7 @@ print("No faster than, in ms:", {b: round(ms, 3) for b, ms in zip(batches, limit
 # beyond the PyTorch model and its input. It is read from the driver, because TensorRT
 # allocates outside PyTorch.
 
+
 # Needs a GPU: it times compiled models.
 # Output varies: it prints timings.
 def capture(images):
@@ -428,6 +433,10 @@ def capture(images):
     return lambda _: graph.replay()
 
 
+def inductor(**mode):
+    return torch.compile(model, dynamic=False, **mode)
+
+
 def graphed(*batches):
     return cuda_graphs(compile_ahead(*batches), **graph_options)
 
@@ -436,8 +445,8 @@ bare = contextlib.nullcontext
 prepare = {
     "eager": lambda _: bare(model),
     "eager, CUDA graph": lambda images: bare(capture(images)),
-    "Inductor": lambda _: bare(torch.compile(model)),
-    "Inductor, CUDA graph": lambda _: bare(torch.compile(model, mode="reduce-overhead")),
+    "Inductor": lambda _: bare(inductor()),
+    "Inductor, CUDA graph": lambda _: bare(inductor(mode="reduce-overhead")),
     "TensorRT": lambda images: bare(compile_ahead(len(images))),
     "TensorRT, CUDA graph": lambda images: graphed(len(images)),
     "TensorRT for all sizes, CUDA graph": lambda _: graphed(1, best, largest),
@@ -460,8 +469,7 @@ def measure(backend, batch):
     return key | {"latency_ms": ms, "peak_memory_mb": memory, "compile_s": seconds}
 
 
-rows = [measure(backend, batch) for batch in batches for backend in prepare]
-results = pd.DataFrame(rows)
+results = pd.DataFrame([measure(key, batch) for batch in batches for key in prepare])
 latency = results.pivot(index="batch", columns="backend", values="latency_ms")
 
 # %%

@@ -382,9 +382,8 @@ def compile_ahead(tokens):
 
 
 engine, tokens = compile_ahead(random_tokens("8x128")), random_tokens("8x128")
-check(
-    "Relative error", relative_error(engine(tokens)[0], base(tokens)[0]), 2 * tolerance
-)
+error = relative_error(engine(tokens)[0], base(tokens)[0])
+check("Relative error", error, 2 * tolerance)
 
 # %%
 # Measure

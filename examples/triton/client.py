@@ -118,15 +118,18 @@ class Client:
                     raise
         tries = f" after {len(failures)} tries" if len(failures) > 1 else ""
         reasons = ", then ".join(dict.fromkeys(failures))
+        hint = f"Is it running, and is this its {self.protocol} port?"
+        if reasons.startswith("the connection was lost"):
+            hint = "Was it stopped? Its log says why"
         raise ServerGoneError(
             f"no answer from the server at {self.url} ({self.protocol}){tries}: "
-            f"{reasons}. Is it running, and is this its {self.protocol} port?"
+            f"{reasons}. {hint}"
         )
 
     def _too_slow(self) -> str:
         return (
-            f"no answer from the server at {self.url} within {self.timeout:g} s. It may "
-            "be busy: send less at once, or allow more time with --timeout"
+            f"no answer from the server at {self.url} within {self.timeout:g} s. It "
+            "may be busy: send less at once, or allow more time with --timeout"
         )
 
     async def describe(self, name: str) -> Model:

@@ -27,11 +27,9 @@ import argparse
 import copy
 import logging
 import shutil
-import socket
 import sys
 import warnings
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import torch
@@ -74,9 +72,10 @@ def load_model(name: str, weights: str) -> nn.Module:
             # A quick look before the download, which would wait long for no answer.
             urlopen(pretrained.url, timeout=5).close()
         model = build(weights=pretrained)
-    except (URLError, OSError, socket.timeout) as error:
+    except OSError as error:
         if weights == "pretrained":
-            raise SystemExit(f"export.py: cannot download the weights: {error}")
+            message = f"export.py: cannot download the weights: {error}"
+            raise SystemExit(message) from None
         print(f"Weights: random (the pretrained ones cannot be reached: {error})")
         return build(weights=None).eval()
     print(f"Weights: pretrained ({pretrained})")

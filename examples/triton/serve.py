@@ -131,14 +131,12 @@ def prepare(environment: Path) -> Path:
     # PyTorch and Torch-TensorRT come from this Python's own folders. They stand
     # behind the environment's folder on sys.path, so NumPy 1.26 is found first.
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    given = [os.path.abspath(folder) for folder in given if folder]  # noqa: PTH100
     folders = [
         folder
         for folder in dict.fromkeys(sys.path)
-        if os.path.isdir(folder)
-        and (
-            os.path.basename(folder) in ("site-packages", "dist-packages")
-            or folder in map(os.path.abspath, filter(None, given))
-        )
+        if Path(folder).is_dir()
+        and (Path(folder).name.endswith("-packages") or folder in given)
     ]
     (site / "triton-link.pth").write_text("\n".join(folders) + "\n")
 
@@ -248,7 +246,7 @@ class Server:
         # "::" and "0.0.0.0" listen on every address, so loopback answers too.
         self.probe = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
         self.log = log or environment / "tritonserver.log"
-        # A name that nobody else has: left-over stubs and shared memory are found by it.
+        # Nobody else has this name: left-over stubs and memory are found by it.
         self.mark = f"triton_{os.getpid()}_{secrets.token_hex(4)}_"
         command = [root / "bin" / "tritonserver", "--model-repository", repository]
         command += ["--backend-directory", environment / "backends"]
@@ -391,16 +389,17 @@ def serve(args: argparse.Namespace) -> int:
         if exposed:
             print(f"Exposed. Restricted APIs need the header admin-key: {admin_key}")
         code = server.process.wait()
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         raise ServeError(
-            f"the server ended by itself with code {code}. The end of {server.log}:\n"
-            f"{server.log_tail()}"
+            f"the server {how}. The end of {server.log}:\n{server.log_tail()}"
         )
     except Stopped:
         print("Stopping", flush=True)
         code = server.stop() if server else 0
         server = None
         print(f"Stopped, tritonserver's exit code {code}")
-        return 0 if code == 0 else 1
+        # Before it is ready, tritonserver does not handle the signal yet.
+        return 0 if code in (0, -signal.SIGTERM) else 1
     finally:
         if server:
             server.stop()

@@ -2,8 +2,8 @@
 
 The program lies beside this file:
 
-- ``compiled.pt2``: written by ``torch_tensorrt.save``; holds TensorRT engines, needs a GPU.
-- ``eager.pt2``: written by ``torch.export.save``; plain PyTorch, runs anywhere.
+- ``compiled.pt2``: from ``torch_tensorrt.save``; holds TensorRT engines, needs a GPU.
+- ``eager.pt2``: from ``torch.export.save``; plain PyTorch, runs anywhere.
 
 Both are archives that hold pickled objects. Unpickling can run any code, so serve only
 files that you made or trust.
