@@ -59,6 +59,7 @@ all others run on a CPU too.
 
 # Output varies: it names the device.
 import contextlib
+import gc
 import io
 import logging
 import re
@@ -108,8 +109,7 @@ with contextlib.suppress(OSError), contextlib.redirect_stdout(io.StringIO()):
     model.load_state_dict(weights.get_state_dict(progress=False))
     weights_are = "pretrained"
 model = model.eval().to(device, dtype)
-print("Weights:", weights_are)
-print(f"{name} in {precision}" + ("" if large else ", small because memory is"))
+print(f"Weights: {weights_are}\n{name} in {precision}", "" if large else "(small)")
 
 # %%
 # Two photographs are the input: a palace in China and a flower. Each model in
@@ -142,8 +142,8 @@ print(f"Scores: {tuple(compiled(photos).shape)}")
 # A fast wrong answer is worthless, so check before timing. Fused kernels add numbers
 # in another order than eager does, so the results differ by rounding, and in half
 # precision visibly. The measure is the relative error: the norm of the difference
-# over the norm of what eager says. The tolerance is stated up front, and the input is
-# fresh random noise beside the photographs: compiling has seen neither's values.
+# over the norm of what eager says. The tolerance is stated before. The input is the
+# photographs, and fresh noise that the compiler cannot have seen.
 
 tolerance = 2e-2 if dtype == torch.float16 else 1e-3
 
@@ -163,7 +163,8 @@ right = check(compiled, photos) and check(compiled, noise(2))
 print(f"Relative error below {tolerance}: {right}")
 
 # %%
-# And the classes:
+# And these are the five classes with the highest scores, best first. If the weights
+# are random, they mean nothing: then look at the timings only.
 
 # Output varies: the classes depend on the weights that could be had.
 for file, ranked in zip(files, compiled(photos).topk(5).indices.tolist()):
@@ -184,9 +185,10 @@ for file, ranked in zip(files, compiled(photos).topk(5).indices.tolist()):
 # our own that keeps what passes through. Children named ``_run_on_acc`` are engines
 # ("acc" for accelerator), those named ``_run_on_gpu`` stay in PyTorch.
 #
-# To see a cut, the second round forbids one operator, the max-pooling near the start.
+# To see a cut, the first round forbids one operator, the max-pooling near the start.
 # ``min_block_size`` is the least number of operators worth an engine; the few in
-# front of the pooling would otherwise stay in PyTorch too.
+# front of the pooling would otherwise stay in PyTorch too. The second round allows
+# everything.
 
 seen = {}
 
@@ -274,8 +276,7 @@ print(f"compilations after allowing batch 1: {stats['unique_graphs']}")
 # input is then the images. Here the profile may begin at one image.
 
 
-def compile_ahead(smallest, best=None, largest=None):
-    batches = smallest, best or smallest, largest or smallest
+def compile_ahead(*batches):
     names = "min_shape", "opt_shape", "max_shape"
     profile = {name: (batch, 3, 224, 224) for name, batch in zip(names, batches)}
     images = torch_tensorrt.Input(dtype=dtype, **profile)
@@ -305,9 +306,11 @@ print(f"Relative error below {tolerance} at each batch size: {right}")
 # ``cuda_graph_strategy="whole_graph_capture"``: TensorRT-RTX then records the engine
 # itself. Standard TensorRT does not know that option and needs none.
 #
-# The next cell takes a call with two photographs apart. The engine that
-# ``torch.compile`` built is also called directly, with the weights it expects. The
-# difference is what the check of the guards and the collection of the weights cost.
+# The next cell takes a call with two photographs apart. ``torch.compile`` pays twice
+# for its freedom: Dynamo, the part that captured the graph, checks its guards and
+# collects the weights, and then the engine binds each of those tensors. To tell one
+# from the other, the engine that ``torch.compile`` built is also called directly,
+# with the weights it expects.
 
 # Needs a GPU: it times calls.
 # Output varies: it prints timings.
@@ -321,7 +324,7 @@ def median_ms(call, images=photos):
 
 torch.compiler.reset()
 compiled = torch.compile(model, backend="tensorrt", dynamic=False, options=options)
-ahead = compile_ahead(2)
+ahead = compile_ahead(2, 2, 2)
 call_ms = {
     "torch.compile": median_ms(compiled),
     "its engine alone": median_ms(lambda _: seen["partitions"](*seen["inputs"])),
@@ -338,9 +341,15 @@ print(f"Guards and collecting the weights: {total - direct:.2f} ms a call.")
 print(f"{tensors} input tensors instead of one: {direct - one_input:.2f} ms a call.")
 
 # %%
-# The same kernels run in all TensorRT rows, so the differences are the host's. The
-# weights as inputs buy the freedom to change them; the guards buy the freedom to send
-# other shapes. If you need neither, compile ahead, and replay a CUDA graph.
+# The freedom to change weights has a second price. A builder that does not know the
+# values cannot fold a batch normalization into the convolution before it, nor store
+# the weights in the order its kernels like best. So the two engines may differ in
+# their kernels as well, and the second figure above includes that.
+#
+# With TensorRT-RTX, compare the two rows with CUDA graphs. By default, only the call
+# of the engine is wrapped; with ``whole_graph_capture``, the library that knows the
+# launches records them. If you need neither changing weights nor changing shapes,
+# compile ahead, and replay a CUDA graph.
 #
 # The limit, stated beforehand
 # ----------------------------
@@ -372,7 +381,7 @@ with note_all_layers, FlopCounterMode(display=False) as counter:
 flops, moved, held = (sum(column) for column in zip(*layers))
 assert flops == counter.get_total_flops()
 print(
-    f"Image: {flops / 1e9:.1f} GFLOP, {moved / 1e6:.0f} MB. Weights: {held / 1e6:.0f} MB"
+    f"{flops / 1e9:.1f} GFLOP, {moved / 1e6:.0f} MB an image, {held / 1e6:.0f} MB once"
 )
 
 # %%
@@ -413,14 +422,16 @@ print("No faster than, in ms:", {b: round(ms, 3) for b, ms in zip(batches, limit
 #   its switch for CUDA graphs;
 # - TensorRT compiled ahead for each batch size, without and with
 #   ``enable_cudagraphs``;
-# - the one flexible engine from above with CUDA graphs, to see what flexibility
-#   costs.
+# - TensorRT with CUDA graphs and one engine for all sizes, to see what that costs.
 #
 # Each time is a median with caches flushed between calls. Compile time is kept apart,
 # and includes the first calls. A second compilation may find kernels of the first in
-# a cache on disk. Memory is what the device holds after compiling and one call,
-# beyond the PyTorch model and its input. It is read from the driver, because TensorRT
-# allocates outside PyTorch.
+# a cache on disk. The engine for all sizes is given time to specialize its kernels
+# for a shape only as long as the warm-up lasts.
+#
+# Memory is what the device has given out once the first calls are done, beyond the
+# PyTorch model and its input. It is read from the driver, because TensorRT allocates
+# outside PyTorch.
 
 
 # Needs a GPU: it times compiled models.
@@ -447,8 +458,8 @@ prepare = {
     "eager, CUDA graph": lambda images: bare(capture(images)),
     "Inductor": lambda _: bare(inductor()),
     "Inductor, CUDA graph": lambda _: bare(inductor(mode="reduce-overhead")),
-    "TensorRT": lambda images: bare(compile_ahead(len(images))),
-    "TensorRT, CUDA graph": lambda images: graphed(len(images)),
+    "TensorRT": lambda images: bare(compile_ahead(*[len(images)] * 3)),
+    "TensorRT, CUDA graph": lambda images: graphed(*[len(images)] * 3),
     "TensorRT for all sizes, CUDA graph": lambda _: graphed(1, best, largest),
 }
 
@@ -456,6 +467,7 @@ prepare = {
 def measure(backend, batch):
     images = noise(batch)
     torch.compiler.reset()
+    gc.collect()  # Engines of the round before go now, not while we look at memory.
     torch.cuda.empty_cache()
     free, start = torch.cuda.mem_get_info()[0], time.perf_counter()
     with prepare[backend](images) as call:
@@ -481,12 +493,11 @@ latency = results.pivot(index="batch", columns="backend", values="latency_ms")
 # Output varies: it draws timings.
 figure, axes = plt.subplots(figsize=(7, 4), facecolor="white", layout="constrained")
 styles = ["C7--", "C7-", "C1--", "C1-", "C2--", "C2-", "C0-"]
-latency[[*prepare]].plot(ax=axes, style=styles, marker=".", logy=True)
+latency[[*prepare]].plot(ax=axes, style=styles, marker=".", loglog=True)
 axes.plot(batches, limits, "k:", label="limit")
-axes.set_xscale("log", base=2)
 axes.set_xticks(batches, batches)
 axes.set(title=f"{name}, {precision}", xlabel="images a batch", ylabel="latency (ms)")
-axes.legend(fontsize=7)
+axes.legend(fontsize=7, handlelength=4)
 plt.show()
 
 # %%
