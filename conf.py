@@ -1,12 +1,30 @@
 """Sphinx configuration: the site comes from scripts and recordings, without torch."""
 
 import sys
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT))
 
 from gallery.script import PROGRAMS  # noqa: E402
+
+
+class NoStack(MetaPathFinder):
+    """Hides the stack from sphinx-codeautolink, which imports what code blocks import.
+
+    The site has to come out the same whatever is installed, and torch_tensorrt cannot be
+    imported without a GPU.
+    """
+
+    packages = {"torch", "torch_tensorrt", "tensorrt", "torchvision", "transformers"}
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.packages:
+            raise ModuleNotFoundError(f"{name} is hidden while the site is built")
+
+
+sys.meta_path.insert(0, NoStack())
 
 project = "Torch-TensorRT tutorial gallery"
 author = "The Torch-TensorRT tutorial gallery authors"
@@ -56,10 +74,6 @@ intersphinx_mapping = {
         "inventories/transformers.txt",
     ),
 }
-# It imports what the code blocks import, and torch_tensorrt fails to without a GPU. The
-# site has to come out the same whatever is installed, so none of these are there for it.
-for _name in ("torch", "torch_tensorrt", "tensorrt", "torchvision", "transformers"):
-    sys.modules[_name] = None
 codeautolink_warn_on_missing_inventory = False
 codeautolink_warn_on_failed_resolve = False
 

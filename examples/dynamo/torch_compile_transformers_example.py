@@ -491,9 +491,9 @@ plt.show()
 # all of it; its speed-up is over eager PyTorch without CUDA graphs at the same shape.
 #
 # Where TensorRT loses with CUDA graphs, the reason is its kernels: launching costs
-# neither side anything there. TensorRT-RTX generates its kernels when an engine is first
-# used. Inductor generates those for element-wise work and reductions, and calls cuBLAS
-# for matrix products, which for large ones is hard to beat.
+# neither side anything there. TensorRT-RTX generates its kernels when an engine is
+# first used. Inductor generates those for element-wise work and reductions, and calls
+# cuBLAS for matrix products. On large products cuBLAS is hard to beat.
 
 # Needs a GPU: it reads what was measured.
 # Output varies: it is measured.
