@@ -13,8 +13,8 @@ from gallery.script import PROGRAMS  # noqa: E402
 class NoStack(MetaPathFinder):
     """Hides the stack from sphinx-codeautolink, which imports what code blocks import.
 
-    The site has to come out the same whatever is installed, and torch_tensorrt cannot be
-    imported without a GPU.
+    The site has to come out the same whatever is installed, and torch_tensorrt cannot
+    be imported without a GPU.
     """
 
     packages = {"torch", "torch_tensorrt", "tensorrt", "torchvision", "transformers"}
@@ -74,6 +74,8 @@ intersphinx_mapping = {
         "inventories/transformers.txt",
     ),
 }
+# A name in a code block that finds no link is no fault.
+suppress_warnings = ["codeautolink.match_name"]
 codeautolink_warn_on_missing_inventory = False
 codeautolink_warn_on_failed_resolve = False
 
@@ -83,6 +85,7 @@ copybutton_prompt_is_regexp = True
 copybutton_selector = "div:not(.sphx-glr-script-out) > div.highlight > pre"
 
 html_theme = "pydata_sphinx_theme"
+html_context = {"default_mode": "auto"}
 html_static_path = ["docs/_static"]
 html_css_files = ["gallery.css"]
 html_show_sourcelink = False

@@ -61,7 +61,11 @@ class _Links(HTMLParser):
 
 
 def test_no_internal_link_is_dead(site):
-    pages = {path: _Links(path.read_text()) for path in site.rglob("*.html")}
+    pages = {
+        path: _Links(path.read_text())
+        for path in site.rglob("*.html")
+        if "_static" not in path.parts
+    }
     assert len(pages) > len(find_scripts())
     dead = []
     for page, parsed in pages.items():
@@ -132,6 +136,6 @@ def test_cards_lead_to_their_pages(site, browser):
         script = read_script(find_scripts()[number])
         assert script.description in " ".join(text.split())
         assert all(tag in text for tag in script.tags)
-        card.locator("a.sd-stretched-link").click()
+        card.click()
         assert title in page.locator("h1").inner_text()
     page.close()

@@ -112,8 +112,8 @@ model = model.eval().to(device, dtype)
 print(f"Weights: {weights_are}\n{name} in {precision}", "" if large else "(small)")
 
 # %%
-# Two photographs are the input: a palace in China and a flower. Each model in
-# torchvision comes with the preprocessing it was trained with.
+# Two photographs are the input, a palace in China and a flower. Weights in
+# torchvision come with the preprocessing they were trained with.
 
 files = ["china.jpg", "flower.jpg"]
 pixels = [torch.tensor(load_sample_image(file)).permute(2, 0, 1) for file in files]
@@ -229,7 +229,7 @@ print(f"Each call hands the last engine {tensors} tensors.")
 # largest shape, so a range without an upper end has to be guessed, and is guessed
 # generously.
 
-best, largest = (32, 64) if on_gpu else (4, 8)  # Large ones take long on a CPU.
+best, largest = (32, 64) if on_gpu else (4, 8)  # A CPU takes longer.
 torch.compiler.reset()  # Forget what was compiled above, and its count.
 stats = torch._dynamo.utils.counters["stats"]
 stats.clear()
@@ -261,11 +261,11 @@ check(compiled, noise(1))
 print(f"compilations after allowing batch 1: {stats['unique_graphs']}")
 
 # %%
-# Batch 1 is outside although nothing forbids it: PyTorch always treats sizes 0 and 1
-# as special, because they broadcast. Left alone, it compiles a second engine for it,
-# which is harmless, and fine if you send one such call at startup. Beyond the largest
-# size it would compile again as well, this time with no upper end. That is why this
-# page refuses such a call: split a larger batch instead.
+# Batch 1 is outside although the range could begin there: PyTorch treats sizes 0 and
+# 1 as special, because they broadcast. Left alone, it compiles a second engine for
+# it. That is harmless; send one such call at startup. Beyond the largest size it
+# would compile again too, this time for a range without an upper end, and with all
+# the memory that this asks for. So refuse such calls, as above, and split the batch.
 #
 # Compiling ahead: the export path
 # --------------------------------
@@ -346,10 +346,9 @@ print(f"{tensors} input tensors instead of one: {direct - one_input:.2f} ms a ca
 # the weights in the order its kernels like best. So the two engines may differ in
 # their kernels as well, and the second figure above includes that.
 #
-# With TensorRT-RTX, compare the two rows with CUDA graphs. By default, only the call
-# of the engine is wrapped; with ``whole_graph_capture``, the library that knows the
-# launches records them. If you need neither changing weights nor changing shapes,
-# compile ahead, and replay a CUDA graph.
+# Compare also the two rows with CUDA graphs. The option is what makes TensorRT-RTX
+# record its own launches. If you need neither to change weights nor to be watched
+# over by guards, compile ahead, and replay a CUDA graph.
 #
 # The limit, stated beforehand
 # ----------------------------
@@ -361,7 +360,7 @@ print(f"{tensors} input tensors instead of one: {direct - one_input:.2f} ms a ca
 # model.
 #
 # Convolutions and the last linear layer do nearly all the arithmetic. We count their
-# operations, their weights once, and their inputs and outputs once for each image.
+# operations, their inputs and outputs for each image, and their weights once a call.
 # Everything else is taken as fused, and so as free. PyTorch's own counter confirms
 # the operations.
 
@@ -380,9 +379,7 @@ with note_all_layers, FlopCounterMode(display=False) as counter:
     model(noise(1))
 flops, moved, held = (sum(column) for column in zip(*layers))
 assert flops == counter.get_total_flops()
-print(
-    f"{flops / 1e9:.1f} GFLOP, {moved / 1e6:.0f} MB an image, {held / 1e6:.0f} MB once"
-)
+print(f"{flops / 1e9:.1f} GFLOP, {moved / 1e6:.0f} MB/image, {held / 1e6:.0f} MB once")
 
 # %%
 # The GPU's best rates are measured, not taken from a data sheet: a large matrix
@@ -501,8 +498,10 @@ axes.legend(fontsize=7, handlelength=4)
 plt.show()
 
 # %%
-# Who won at which size, what fraction of the limit that is, and the numbers
-# themselves:
+# Who won at which size, what fraction of the limit that is, and the numbers for three
+# batch sizes. A speedup is over eager without CUDA graphs. Expect a small fraction at
+# small batch sizes. A GPU that works through many short kernels one by one fills up
+# for none of them, and the limit knows nothing of that.
 
 # Needs a GPU: it reports the timings.
 # Output varies: it prints timings.
@@ -512,7 +511,7 @@ for (batch, times), limit in zip(latency.iterrows(), limits):
     print(f"Batch {batch}: {times.idxmin()} is fastest, {fastest}.", end=" ")
     print(f"TensorRT takes {ratio[batch]:.2f} of Inductor's time, both with graphs.")
 if (ratio > 1).any():
-    print("Where Inductor wins: it leaves convolutions to cuDNN and its own tuning.")
+    print("Where Inductor wins, a likely reason: it leaves convolutions to cuDNN.")
 results["shape"] = [str((batch, 3, 224, 224)) for batch in results.batch]
 results["speedup"] = results.batch.map(latency["eager"]) / results.latency_ms
 columns = "model backend precision shape latency_ms speedup peak_memory_mb compile_s"

@@ -142,12 +142,11 @@ class SentenceEncoder(torch.nn.Module):
 encoder = SentenceEncoder(bert).eval().to(device)
 
 # %%
-# Every batch is padded to the same length, and here is
-# why. A compiler makes the most of a shape that it knows, so each new length would mean
-# another build, which takes far longer than any sentence. With a fixed length there is
-# one shape and one build. The price is work on padding. Where lengths differ widely,
-# compile for a few lengths and pad to the next one, or build one engine for a range of
-# lengths (see *Takeaways*).
+# Every batch is padded to the same length, and here is why. A compiler makes the most of
+# a shape that it knows, so each new length would mean another build, which takes far
+# longer than any sentence. With a fixed length there is one shape and one build. The
+# price is work on padding. Where lengths differ widely, compile for a few lengths and
+# pad to the next one, or build one engine for a range of lengths (see *Takeaways*).
 #
 # The attention mask tells the model which positions hold a token (1) and which hold
 # padding (0).
@@ -395,9 +394,9 @@ check("Relative error", error, 2 * tolerance)
 #
 # - eager PyTorch: record a call by hand in ``torch.cuda.CUDAGraph``;
 # - Inductor: ``mode="reduce-overhead"``;
-# - TensorRT: ``torch_tensorrt.runtime.enable_cudagraphs``. TensorRT-RTX has a strategy
-#   of its own, ``whole_graph_capture``, and without it little would be gained. Standard
-#   TensorRT does not know that option.
+# - TensorRT: ``torch_tensorrt.runtime.enable_cudagraphs``. TensorRT-RTX records the
+#   graph itself, if the strategy ``whole_graph_capture`` asks for that. Standard
+#   TensorRT does not know this option, and PyTorch records the graph.
 
 rtx = torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx
 graph_options = {"cuda_graph_strategy": "whole_graph_capture"} if rtx else {}
