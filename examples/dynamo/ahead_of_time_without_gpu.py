@@ -5,8 +5,6 @@ Build engines on a machine without a GPU
 Turn a PyTorch model into one portable TensorRT-RTX engine where there is no GPU, and
 run it on the GPUs of your users.
 
-:tags: TensorRT-RTX, deployment, ahead of time, vision
-
 **What you will learn**
 
 - why TensorRT-RTX compiles in two phases, and which of them needs a GPU

@@ -5,8 +5,6 @@ BERT with torch.compile
 Compile a sentence encoder with TensorRT, check that its meaning survives, and find
 out how fast BERT-base can be.
 
-:tags: torch.compile, language, attention masks, CUDA graphs, benchmark
-
 What you will learn
 -------------------
 
@@ -142,7 +140,7 @@ class SentenceEncoder(torch.nn.Module):
 encoder = SentenceEncoder(bert).eval().to(device)
 
 # %%
-# Every batch is padded to the same length, and here is why. A compiler makes the most of
+# Every batch is padded to one length, and here is why. A compiler makes the most of
 # a shape that it knows, so each new length would mean another build, which takes far
 # longer than any sentence. With a fixed length there is one shape and one build. The
 # price is work on padding. Where lengths differ widely, compile for a few lengths and
