@@ -120,10 +120,6 @@ def main() -> int:
         command = commands.add_parser(function.__name__, help=function.__doc__)
         command.add_argument("names", nargs="*", help="tutorials; all if none is named")
         command.set_defaults(function=function)
-    # Temporary second name while tutorials are being written.
-    alias = commands.add_parser("execute")
-    alias.add_argument("names", nargs="*")
-    alias.set_defaults(function=run)
     words = parser.parse_args()
     try:
         return words.function(words.names)

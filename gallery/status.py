@@ -48,7 +48,7 @@ def row(script: Script, recordings: Path = RECORDINGS, engines: Path = ENGINES) 
 def table(rows: list[Row]) -> Table:
     """The closing table, for rich to print."""
     out = Table(title="Tutorials", title_justify="left")
-    out.add_column("tutorial", overflow="fold")
+    out.add_column("tutorial", no_wrap=True)
     out.add_column("recording")
     out.add_column("this run", overflow="fold")
     for column in ("engines", "engine MB", "operators inside", "GPU cells", "seconds"):

@@ -37,7 +37,6 @@ on Linux (x86-64, glibc 2.35 or newer) with Python 3.10 to 3.12.
 # folder. In the gallery's repository, ``export.py``, ``serve.py`` and ``client.py``
 # beside this tutorial do the same as command-line programs.
 
-import contextlib
 import ctypes
 import logging
 import os
@@ -93,16 +92,12 @@ except OSError:
     print("Weights: random (no download possible), same architecture")
 
 
-class Served(torch.nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model.to(dtype)
-
+class Served(torch.nn.Sequential):
     def forward(self, image):
-        return self.model(image.to(dtype)).float()
+        return super().forward(image.to(dtype)).float()
 
 
-served = Served(model).eval().to(device)
+served = Served(model).eval().to(device, dtype)
 print(f"{name} on {device.type}, {dtype} inside, batches of 1 to {max_batch}")
 
 # %%
