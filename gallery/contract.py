@@ -61,7 +61,9 @@ def _header(script: Script, docstring: str):
             f"The description has {len(script.description)} characters; a card holds "
             f"{MAX_DESCRIPTION}."
         )
-    if not 2 <= len(script.tags) <= 6:
+    last_line = script.path.read_text(encoding="utf-8").rstrip().rpartition("\n")[2]
+    is_last = last_line.startswith("# sphinx_gallery_tags")
+    if not is_last or not 2 <= len(script.tags) <= 6:
         yield (
             "There must be 2 to 6 tags, on the last line: "
             "# sphinx_gallery_tags = ['...', '...']"

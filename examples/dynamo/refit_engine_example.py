@@ -38,7 +38,6 @@ Use ``torch-tensorrt`` in its place for TensorRT's data-center flavor.
 # off, on both sides: it rounds float32 to 10 bits of mantissa before it multiplies, and
 # would hide small mistakes behind rounding.
 
-# sphinx_gallery_tags = ["refit", "torch.export", "vision", "CUDA graphs"]
 import contextlib
 import copy
 import gc
@@ -455,3 +454,5 @@ results.round(3)
 # itself when a parameter changes. The engine cache keeps engines without their weights
 # and refits one when it meets the same architecture again. Both are described in the
 # `documentation of Torch-TensorRT <https://docs.pytorch.org/TensorRT/>`__.
+
+# sphinx_gallery_tags = ["refit", "torch.export", "vision", "CUDA graphs"]

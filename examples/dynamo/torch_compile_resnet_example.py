@@ -5,8 +5,6 @@ ResNet with torch.compile
 Compile an image classifier with TensorRT: one batch size, a range of batch sizes, and
 CUDA graphs, measured against eager and Inductor.
 
-:tags: torch.compile, vision, dynamic shapes, CUDA graphs
-
 What you will learn
 -------------------
 
@@ -33,8 +31,6 @@ photographs to classify.
 You need to know PyTorch, but not TensorRT. The cells marked ``Needs a GPU`` measure;
 all others run on a CPU too.
 """
-
-# sphinx_gallery_tags = ["torch.compile", "vision", "dynamic shapes", "CUDA graphs"]
 
 # %%
 # Eager PyTorch runs a model one operator at a time. For each it asks the GPU to start
@@ -539,3 +535,5 @@ results.loc[results.batch.isin([1, 16, 64]), columns.split()].round(3)
 # <https://docs.pytorch.org/TensorRT/user_guide/dynamic_shapes.html>`_ and `CUDA
 # graphs in PyTorch
 # <https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs>`_.
+
+# sphinx_gallery_tags = ["torch.compile", "vision", "dynamic shapes", "CUDA graphs"]

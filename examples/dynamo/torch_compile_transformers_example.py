@@ -31,8 +31,6 @@ downloaded.
 You need to know PyTorch, but not TensorRT.
 """  # noqa: E501
 
-# sphinx_gallery_tags = ["torch.compile", "language", "attention masks", "CUDA graphs", "benchmark"]  # noqa: E501
-
 # %%
 # Two questions decide whether a compiled language model is of use. Does it still mean
 # the same? And is it faster? The first part of this tutorial answers the first question
@@ -527,3 +525,5 @@ table
 #
 # More about the backend: `torch.compile with TensorRT
 # <https://docs.pytorch.org/TensorRT/dynamo/torch_compile.html>`_.
+
+# sphinx_gallery_tags = ["torch.compile", "language", "CUDA graphs", "benchmark"]

@@ -2,7 +2,8 @@
 Serving a Torch-TensorRT model with Triton
 ==========================================
 
-Put a compiled ResNet behind Triton Inference Server, query it over HTTP and gRPC, and measure what dynamic batching gains.
+Put a compiled ResNet behind Triton Inference Server, query it over HTTP and gRPC, and
+measure what dynamic batching gains.
 
 **What you will learn**
 
@@ -21,22 +22,24 @@ Put a compiled ResNet behind Triton Inference Server, query it over HTTP and gRP
 
 Use ``torch-tensorrt`` in its place for TensorRT's data-center flavor. The server runs
 on Linux (x86-64, glibc 2.35 or newer) with Python 3.10 to 3.12.
-"""
+"""  # noqa: E501
 
 # %%
 # Why a server
 # ------------
 # A GPU is fast when it works on many images at once. The users of a service come one by
-# one. A *model server* stands in between: it takes requests over the network, puts those
-# that wait at the same time into one batch, runs the model once, and hands each user
-# their own part of the answer. Triton Inference Server does that for any framework. It
-# runs a PyTorch program in its *Python backend*: a Python process of its own per model.
+# one. A *model server* stands in between: it takes requests over the network, puts
+# those that wait at the same time into one batch, runs the model once, and hands each
+# user their own part of the answer. Triton Inference Server does that for any
+# framework. It runs a PyTorch program in its *Python backend*: a Python process of its
+# own per model.
 #
 # We go all the way here: compile a model, write a *model repository* for it, start the
 # server, ask it, make it fail, and measure it. Everything is written into a temporary
 # folder. In the gallery's repository, ``export.py``, ``serve.py`` and ``client.py``
 # beside this tutorial do the same as command-line programs.
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -68,7 +71,6 @@ on_gpu = device.type == "cuda"
 torch.set_grad_enabled(False)
 folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
 workspace = Path(folder.name)
-print("TensorRT-RTX:", torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx)
 
 # %%
 # The model
@@ -120,11 +122,8 @@ exported = torch.export.export(served, (example,), dynamic_shapes=dims)
 torch.export.save(exported, workspace / "eager.pt2")
 
 started = time.perf_counter()
-profile = torch_tensorrt.Input(
-    min_shape=(1, *shape),
-    opt_shape=(max_batch // 2, *shape),
-    max_shape=(max_batch, *shape),
-)
+low, mid, high = ((size, *shape) for size in (1, max_batch // 2, max_batch))
+profile = torch_tensorrt.Input(min_shape=low, opt_shape=mid, max_shape=high)
 compiled = torch_tensorrt.dynamo.compile(exported, arg_inputs=[profile])
 compile_s = time.perf_counter() - started
 print("Parts of the compiled model:", [part for part, _ in compiled.named_children()])
@@ -165,13 +164,14 @@ print("Served program:", entry)
 # files that you made or trust, and say so in the log.
 
 MODEL_PY = """
-from pathlib import Path
+import pathlib
 import torch
 import triton_python_backend_utils as pb
 
 class TritonPythonModel:
     def initialize(self, args):
-        (path,) = Path(args["model_repository"], args["model_version"]).glob("*.pt2")
+        folder = pathlib.Path(args["model_repository"], args["model_version"])
+        (path,) = folder.glob("*.pt2")
         if path.stem == "compiled":
             import torch_tensorrt  # registers the operators that run engines
         pb.Logger.log_warn(f"{path} holds pickles: load only files you trust")
@@ -180,12 +180,12 @@ class TritonPythonModel:
 
     @torch.no_grad()
     def execute(self, requests):
-        tensors = [pb.get_input_tensor_by_name(request, "image") for request in requests]
-        images = [torch.from_dlpack(tensor).to(self.device) for tensor in tensors]
+        inputs = [pb.get_input_tensor_by_name(request, "image") for request in requests]
+        images = [torch.from_dlpack(tensor).to(self.device) for tensor in inputs]
         logits = self.program(torch.cat(images)).cpu()
         parts = logits.split([len(image) for image in images])
-        answers = [pb.Tensor.from_dlpack("logits", part) for part in parts]
-        return [pb.InferenceResponse([answer]) for answer in answers]
+        outputs = [pb.Tensor.from_dlpack("logits", part) for part in parts]
+        return [pb.InferenceResponse([tensor]) for tensor in outputs]
 """
 
 # %%
@@ -200,40 +200,34 @@ class TritonPythonModel:
 # - ``model_warmup`` runs one batch before the model is reported ready, so that
 #   the first client does not pay for lazy initialization. TensorRT-RTX finishes its
 #   compilation on the GPU at the first run.
-# - ``dynamic_batching`` switches batching on. A request waits for company at most as long
-#   as ``max_queue_delay_microseconds``. Without the block, each request runs alone.
+# - ``dynamic_batching`` switches batching on. A request waits for company at most as
+#   long as ``max_queue_delay_microseconds``. Without the block, each request runs alone.
 #
-# Each program is served twice, with dynamic batching and without, to compare them later.
+# Each program is served twice, with dynamic batching and without (``_alone``), to
+# compare them later.
 
+size = ", ".join(map(str, shape))
 CONFIG = f"""
 backend: "python"
 max_batch_size: {max_batch}
-input {{ name: "image" data_type: TYPE_FP32 dims: {list(shape)} }}
-output {{
-  name: "logits" data_type: TYPE_FP32 dims: [ 1000 ] label_filename: "labels.txt"
-}}
-instance_group {{ count: 1 kind: {"KIND_GPU" if on_gpu else "KIND_CPU"} }}
+input {{ name: "image" data_type: TYPE_FP32 dims: [ {size} ] }}
+output {{ name: "logits" data_type: TYPE_FP32 dims: 1000 label_filename: "labels.txt" }}
+instance_group {{ count: 1 kind: KIND_{"GPU" if on_gpu else "CPU"} }}
 model_warmup {{
-  name: "largest batch" batch_size: {max_batch}
-  inputs {{
-    key: "image" value {{ data_type: TYPE_FP32 dims: {list(shape)} random_data: true }}
-  }}
+  name: "largest batch" batch_size: {max_batch} inputs {{
+    key: "image" value {{ data_type: TYPE_FP32 dims: [ {size} ] random_data: true }} }}
 }}
 """
 BATCHING = "dynamic_batching { max_queue_delay_microseconds: 1000 }"
 
 for program in workspace.glob("*.pt2"):
-    for model_name, config in {
-        program.stem: CONFIG + BATCHING,
-        f"{program.stem}_alone": CONFIG,
-    }.items():
-        version = workspace / "models" / model_name / "1"
-        version.mkdir(parents=True)
-        (version / program.name).hardlink_to(program)
-        (version / "model.py").write_text(MODEL_PY)
-        (version.parent / "config.pbtxt").write_text(config)
-        labels = "\n".join(weights.meta["categories"])
-        (version.parent / "labels.txt").write_text(labels)
+    for suffix, batching in {"": BATCHING, "_alone": ""}.items():
+        model = workspace / "models" / f"{program.stem}{suffix}"
+        (model / "1").mkdir(parents=True)
+        (model / "1" / program.name).hardlink_to(program)
+        (model / "1" / "model.py").write_text(MODEL_PY)
+        (model / "config.pbtxt").write_text(CONFIG + batching)
+        (model / "labels.txt").write_text("\n".join(weights.meta["categories"]))
 print("Models:", sorted(path.name for path in (workspace / "models").iterdir()))
 
 # %%
@@ -271,7 +265,8 @@ print("Server installed:", (triton / "bin" / "tritonserver").exists())
 # Triton listens on every network interface unless told otherwise, and asks nobody for a
 # password. Everybody who reaches its ports can use up the GPU, and read or change its
 # settings. So all three ports are bound to the loopback address: only this machine
-# reaches them. To serve others, put a proxy with encryption and authentication in front.
+# reaches them. To serve others, put a proxy with encryption and authentication in
+# front.
 #
 # The server must not outlive this notebook, so it asks Linux for a SIGTERM when
 # its parent ends. And because a start can hang, it gets a deadline.
@@ -284,17 +279,18 @@ def free_address():
 
 urls = {kind: free_address() for kind in ("http", "grpc", "metrics")}
 mark = f"triton_{os.getpid()}_"
-command = [triton / "bin" / "tritonserver", "--model-repository", workspace / "models"]
-command += ["--backend-directory", site / "backends", "--backend-config"]
-command += [f"python,shm-region-prefix-name={mark}", "--backend-config"]
-command += ["python,stub-timeout-seconds=300"]
+command = [triton / "bin" / "tritonserver", f"--backend-directory={site / 'backends'}"]
+command += [f"--model-repository={workspace / 'models'}"]
+command += [f"--backend-config=python,shm-region-prefix-name={mark}"]
+command += ["--backend-config=python,stub-timeout-seconds=300"]
 for kind, url in urls.items():
     address, port = url.split(":")
-    command += [f"--{kind}-address", address, f"--{kind}-port", port]
+    command += [f"--{kind}-address={address}", f"--{kind}-port={port}"]
+libraries = os.environ.get("LD_LIBRARY_PATH", "/lib")
 environ = os.environ | {
     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     "PYTHONPATH": ":".join([str(site), *filter(None, sys.path)]),
-    "LD_LIBRARY_PATH": f"{os.environ.get('LD_LIBRARY_PATH', '/lib')}:{sys.base_prefix}/lib",
+    "LD_LIBRARY_PATH": f"{libraries}:{sys.base_prefix}/lib",
 }
 log = workspace / "server.log"
 server = subprocess.Popen(
@@ -302,7 +298,6 @@ server = subprocess.Popen(
     env=environ,
     stdout=log.open("w"),
     stderr=subprocess.STDOUT,
-    start_new_session=True,
     preexec_fn=lambda: ctypes.CDLL(None).prctl(1, 15),  # PR_SET_PDEATHSIG, SIGTERM
 )
 
@@ -342,8 +337,8 @@ for file, best in zip(files, answer):
     print(file, *(label.decode() for label in best), sep="\n    ")
 
 # %%
-# Without ``class_count`` all scores come back. HTTP and gRPC carry the same numbers, and
-# they are what PyTorch computes from the same images.
+# Without ``class_count`` all scores come back. HTTP and gRPC carry the same numbers,
+# and they are what PyTorch computes from the same images.
 
 over_http = http.infer(entry, **request(triton_http, images)).as_numpy("logits")
 over_grpc = grpc.infer(entry, **request(triton_grpc, images)).as_numpy("logits")
@@ -360,33 +355,29 @@ print(f"They agree with PyTorch to within {tolerance} of the largest score: True
 # runs of the model than requests.
 
 # Output varies: how many requests meet in the queue depends on the clock.
-
-
-def runs():
-    return http.get_inference_statistics(entry)["model_stats"][0]["execution_count"]
-
-
-before, words = runs(), request(triton_http, images[:1])
+words = request(triton_http, images[:1])
+before = http.get_inference_statistics(entry)["model_stats"][0]
 pending = [http.async_infer(entry, **words) for _ in range(32)]
 answers = [handle.get_result(timeout=60).as_numpy("logits") for handle in pending]
-assert runs() - before < len(answers)
-print(
-    f"{len(answers)} requests were answered with {runs() - before} runs of the model."
-)
+after = http.get_inference_statistics(entry)["model_stats"][0]
+runs = after["execution_count"] - before["execution_count"]
+assert runs < len(answers)
+print(f"{len(answers)} requests were answered with {runs} runs of the model.")
 
 # %%
 # When it fails
 # -------------
 # A client should turn each failure into what a person can act on. Three matter most. A
 # *refusal* names the mistake, and sending it again is useless. A *time-out* means that
-# the server is busy, and sending it again makes that worse. A *lost connection* is worth
-# a few more tries: inference changes nothing on the server, so repeating it is safe.
+# the server is busy, and sending it again makes that worse. A *lost connection* is
+# worth a few more tries: inference changes nothing on the server, so repeating it is
+# safe.
 
 
-def ask(client, images, model=entry, limit=10, tries=3):
-    for attempt in range(tries):
+def ask(client, images, model=entry, limit=10):
+    words = request(triton_grpc, images)
+    for attempt in range(3):
         try:
-            words = request(triton_grpc, images)
             return client.infer(model, **words, client_timeout=limit)
         except InferenceServerException as error:
             if error.status() == "StatusCode.DEADLINE_EXCEEDED":
@@ -394,7 +385,7 @@ def ask(client, images, model=entry, limit=10, tries=3):
             if "model" in error.message():
                 return "refused: " + error.message().split("] ")[-1].split(". ")[0]
             time.sleep(0.1 * 2**attempt)
-    return f"no server answers, after {tries} tries: is it running?"
+    return "no server answers, after 3 tries: is it running?"
 
 
 nobody = triton_grpc.InferenceServerClient(free_address())
@@ -419,14 +410,13 @@ print(*(line for line in metrics if f'e_{entry}"' in line or "us{" in line), sep
 # The limit
 # ---------
 # Before measuring, it is worth knowing what to hope for. First, the arithmetic: the
-# operations per image, over what a large matrix product reaches on this GPU. Second, the
-# bytes: every image has to get to the GPU. Third, the program alone, called in this
+# operations per image, over what a large matrix product reaches on this GPU. Second,
+# the bytes: every image has to get to the GPU. Third, the program alone, called in this
 # process with full batches: no server can be faster than what it serves.
+
 
 # Needs a GPU: it measures the GPU.
 # Output varies: measured on the clock.
-
-
 def rate(function):
     return 1e3 / do_bench(function, return_mode="median")
 
@@ -434,18 +424,15 @@ def rate(function):
 with FlopCounterMode(display=False) as counter:
     served(example[:1])
 square = torch.randn(8192, 8192, device=device, dtype=dtype)
+products = 2 * 8192**3 / counter.get_total_flops()
 full = torch.randn(max_batch, *shape, device=device)
 on_host = full.cpu()
 limits = {
-    "arithmetic": rate(lambda: square @ square)
-    * 2
-    * 8192**3
-    / counter.get_total_flops(),
-    "copies to the GPU": rate(lambda: full.copy_(on_host)) * max_batch,
-    "the engine alone": rate(lambda: compiled(full)) * max_batch,
+    "arithmetic": products * rate(lambda: square @ square),
+    "copies to the GPU": max_batch * rate(lambda: full.copy_(on_host)),
+    "the engine alone": max_batch * rate(lambda: compiled(full)),
 }
-for limit, value in limits.items():
-    print(f"Limit by {limit}: {value:,.0f} images/s")
+print({f"limit by {key}": f"{value:,.0f} images/s" for key, value in limits.items()})
 
 # %%
 # Measure under load
@@ -458,21 +445,20 @@ for limit, value in limits.items():
 
 # Needs a GPU: the engine runs only there.
 # Output varies: measured on the clock.
-links = workspace / "links"
-links.mkdir()
+libraries = site / "nvidia_pytriton.libs"
 for link, pattern in {
     "libb64.so.0d": "libb64-*",
     "libcudart.so.12": "libcudart-*",
 }.items():
-    (links / link).symlink_to(next((site / "nvidia_pytriton.libs").glob(pattern)))
+    (workspace / link).symlink_to(next(libraries.glob(pattern)))
 
 
 def load_test(model, in_flight):
-    command = [site / "bin" / "perf_analyzer", "-m", model, "-i", "grpc"]
-    command += ["-u", urls["grpc"], "--concurrency-range", str(in_flight)]
+    command = [site / "bin" / "perf_analyzer", "-i", "grpc", "-u", urls["grpc"]]
+    command += ["-m", model, "--concurrency-range", str(in_flight)]
     command += ["--request-count", str(100 + 50 * in_flight), "-f", "report.csv"]
-    words = {"cwd": workspace, "env": os.environ | {"LD_LIBRARY_PATH": str(links)}}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, **words)
+    words = {"cwd": workspace, "env": os.environ | {"LD_LIBRARY_PATH": str(workspace)}}
+    done = subprocess.run(command, capture_output=True, text=True, **words)
     if done.returncode:
         raise RuntimeError(
             f"perf_analyzer failed: {(done.stdout + done.stderr)[-500:]}"
@@ -487,8 +473,7 @@ plt.figure(figsize=(7, 3.8), facecolor="white")
 for model in ("eager_alone", "eager", "compiled_alone", "compiled"):
     measured[model] = [load_test(model, load) for load in loads]
     plt.plot(*zip(*measured[model]), marker="o", label=model)
-    plt.annotate("1 in flight", measured[model][0], fontsize=7)
-    plt.annotate("64 in flight", measured[model][-1], fontsize=7)
+plt.title(f"{loads[0]} (left) to {loads[-1]} requests in flight", fontsize=10)
 plt.xlabel("throughput (images/s)")
 plt.ylabel("median latency (ms)")
 plt.yscale("log")
@@ -513,14 +498,14 @@ for limit, value in limits.items():
 if best[winner] < limits["the engine alone"] / 2:
     print("The server is the limit, not the engine: it moves images between processes.")
 
-columns = ["model", "backend", "precision", "shape", "latency_ms", "speedup"]
+columns = "model backend precision shape latency_ms speedup peak_memory_mb compile_s"
 table = [
     (f"{name}, {load} in flight", f"Triton, {model}", "float16", "1x3x224x224")
     + (latency, slow / latency, None, compile_s if "compiled" in model else 0.0)
     for model, points in measured.items()
     for load, (_, latency), (_, slow) in zip(loads, points, measured["eager_alone"])
 ]
-pd.DataFrame(table, columns=[*columns, "peak_memory_mb", "compile_s"])
+pd.DataFrame(table, columns=columns.split())
 
 # %%
 # Stop it
@@ -528,8 +513,6 @@ pd.DataFrame(table, columns=[*columns, "peak_memory_mb", "compile_s"])
 # On SIGTERM the server takes no more requests, finishes those it has, ends its model
 # processes and exits. Nothing should be left behind in shared memory.
 
-http.close()
-grpc.close()
 server.terminate()
 print("Exit code:", server.wait(60))
 print("Shared memory left behind:", len(list(Path("/dev/shm").glob(f"{mark}*"))))
@@ -539,8 +522,9 @@ print("Shared memory left behind:", len(list(Path("/dev/shm").glob(f"{mark}*")))
 # ---------------------
 # The container ``nvcr.io/nvidia/tritonserver`` holds the same server with more
 # backends, among them one for TorchScript that needs no Python process. The lines below
-# were **not run here**. They serve the repository that ``export.py`` writes. The programs
-# have to be exported with the versions of PyTorch and TensorRT that the container has.
+# were **not run here**. They serve the repository that ``export.py`` writes. The
+# programs have to be exported with the versions of PyTorch and TensorRT that the
+# container has.
 #
 # .. code-block:: bash
 #
@@ -556,7 +540,7 @@ print("Shared memory left behind:", len(list(Path("/dev/shm").glob(f"{mark}*")))
 # Takeaways
 # ---------
 # - Put the casts into the program: half precision inside, FP32 at the interface.
-# - Export with a dynamic batch, and keep ``max_batch_size`` within the engine's profile.
+# - Export with a dynamic batch, and keep ``max_batch_size`` within its range.
 # - Batch in ``model.py`` too: one call for all the requests that Triton hands over.
 # - Dynamic batching helps when requests meet in the queue. It costs latency when
 #   they do not.
