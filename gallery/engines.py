@@ -46,10 +46,10 @@ class EngineReport:
     skipped_cells: int
 
     @property
-    def share_in_engines(self) -> float:
-        """Share of the converted graphs' operators that run inside engines, 0 to 1."""
+    def percent_in_engines(self) -> int:
+        """Share of the graphs' operators inside engines; 100 only if all of them are."""
         inside, outside = self.operators["in_engines"], self.operators["in_pytorch"]
-        return inside / (inside + outside) if inside + outside else 0.0
+        return 100 * inside // (inside + outside) if inside + outside else 0
 
     @property
     def size_mb(self) -> float:

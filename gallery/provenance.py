@@ -50,8 +50,5 @@ def collect() -> dict:
         "torch_tensorrt": rtx or standard,
         "tensorrt_flavor": "torch-tensorrt-rtx" if rtx else "torch-tensorrt",
         "tensorrt": getattr(tensorrt, "__version__", None),
-        "peak_memory_mb": (
-            round(torch.cuda.max_memory_allocated() / 2**20) if has_gpu else None
-        ),
         "recorded": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
     }

@@ -204,7 +204,7 @@ def _engines_rst(report: EngineReport) -> str:
         "with no GPU, at the size that the tutorial picks there. "
         f"Inside them are {report.operators['in_engines']} of "
         f"{report.operators['in_engines'] + report.operators['in_pytorch']} operators "
-        f"({report.share_in_engines:.0%}).",
+        f"({report.percent_in_engines}%).{_left(report)}",
         "",
         "   .. list-table::",
         "      :header-rows: 1",
@@ -226,6 +226,13 @@ def _engines_rst(report: EngineReport) -> str:
             f"        - {engine['targets']}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _left(report: EngineReport) -> str:
+    names = report.operators["left_in_pytorch"]
+    if not names:
+        return ""
+    return " PyTorch keeps " + ", ".join(f"``{name}``" for name in names) + "."
 
 
 def _tensor(tensor: dict) -> str:

@@ -61,7 +61,7 @@ def table(rows: list[Row]) -> Table:
             line.here or "-",
             str(len(built.engines)) if built else "-",
             f"{built.size_mb:.1f}" if built else "-",
-            f"{built.share_in_engines:.0%}" if built else "-",
+            f"{built.percent_in_engines}%" if built else "-",
             f"{built.skipped_cells} skipped" if built else "-",
             f"{line.seconds:.0f}" if line.seconds is not None else "-",
         )

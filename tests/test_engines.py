@@ -65,7 +65,7 @@ def test_a_tutorial_builds_engines_and_skips_gpu_cells(tmp_path):
     [engine] = report.engines
     assert engine["size_bytes"] > 1000
     assert engine["inputs"][0]["dtype"] == "float32"
-    assert report.share_in_engines == 1
+    assert report.percent_in_engines == 100
     assert report.skipped_cells == 1
     assert seconds > 0
     assert load_engine_report(script, tmp_path / "engines") == report

@@ -404,7 +404,7 @@ print("Server gone:", ask(nobody, images))
 # Output varies: counters and times.
 page = urllib.request.urlopen(f"http://{urls['metrics']}/metrics", timeout=10)
 metrics = page.read().decode().splitlines()
-print(*(line for line in metrics if f'e_{entry}"' in line or "us{" in line), sep="\n")
+print(*(line for line in metrics if f'"{entry}",version' in line), sep="\n")
 
 # %%
 # The limit
@@ -511,8 +511,11 @@ pd.DataFrame(table, columns=columns.split())
 # Stop it
 # -------
 # On SIGTERM the server takes no more requests, finishes those it has, ends its model
-# processes and exits. Nothing should be left behind in shared memory.
+# processes and exits. It waits for open connections too, so the clients close theirs
+# first. Nothing should be left behind in shared memory.
 
+http.close()
+grpc.close()
 server.terminate()
 print("Exit code:", server.wait(60))
 print("Shared memory left behind:", len(list(Path("/dev/shm").glob(f"{mark}*"))))
