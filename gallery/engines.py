@@ -47,7 +47,7 @@ class EngineReport:
 
     @property
     def percent_in_engines(self) -> int:
-        """Share of the graphs' operators inside engines; 100 only if all of them are."""
+        """Share of the operators that run inside engines; 100 only if all do."""
         inside, outside = self.operators["in_engines"], self.operators["in_pytorch"]
         return 100 * inside // (inside + outside) if inside + outside else 0
 
