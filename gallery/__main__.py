@@ -81,7 +81,7 @@ def _run_one(script, machine: Machine) -> str:
             record(script, progress=progress)
             return "recorded"
         execute_without_gpu(script, progress=progress)
-        return "ran without a GPU"
+        return "ran on the CPU"
 
 
 def verify(names: list[str]) -> int:

@@ -50,5 +50,5 @@ def collect() -> dict:
         "torch_tensorrt": rtx or standard,
         "tensorrt_flavor": "torch-tensorrt-rtx" if rtx else "torch-tensorrt",
         "tensorrt": getattr(tensorrt, "__version__", None),
-        "recorded": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "recorded": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
     }
