@@ -7,6 +7,7 @@ GPU's engine has. The server's environment is kept in .cache/triton-env.
 from __future__ import annotations
 
 import asyncio
+import http.client
 import importlib.util
 import json
 import os
@@ -229,6 +230,7 @@ def test_export_writes_both_repositories(exported):
     assert (folder / "libtorch" / f"{MODEL}_libtorch" / "1" / "model.pt").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 def test_torchscript_answers_as_pytorch_does(exported, eager):
     path = exported[0] / "libtorch" / f"{MODEL}_libtorch" / "1" / "model.pt"
     traced = torch.jit.load(path)
@@ -515,6 +517,17 @@ def test_shutdown_lets_requests_finish(own_server, eager):
         torch.testing.assert_close(torch.tensor(scores), wanted, rtol=1e-4, atol=1e-4)
     code, said = own_server.end()
     assert code == 0, said
+    own_server.assert_nothing_is_left()
+
+
+def test_an_idle_connection_does_not_spoil_the_shutdown(own_server):
+    idle = http.client.HTTPConnection(own_server.urls["http"], timeout=10)
+    idle.request("GET", "/v2/health/ready")
+    assert idle.getresponse().read() == b""
+    code, said = own_server.end()
+    idle.close()
+    assert code == 0, said
+    assert "Clients kept connections open" in said
     own_server.assert_nothing_is_left()
 
 

@@ -101,7 +101,7 @@ class Client:
                 failures.append("nobody listens there")
             except (aiohttp.ClientError, ConnectionError):
                 failures.append("the connection was lost before the answer came")
-            except (asyncio.TimeoutError, TimeoutError):
+            except (asyncio.TimeoutError, TimeoutError):  # noqa: UP041 (one in 3.11)
                 raise ClientError(self._too_slow()) from None
             except InferenceServerException as error:
                 status = (error.status() or "").removeprefix("StatusCode.")
