@@ -266,7 +266,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # Torch-TensorRT warns that the engine would not accept a batch of 1. It does: main()
-    # compares its answer with eager's.
+    # Torch-TensorRT warns that the engine would not accept a batch of 1. It does:
+    # main() compares its answer with eager's.
     logging.getLogger("torch_tensorrt").setLevel(logging.ERROR)
     sys.exit(main())

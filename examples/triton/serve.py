@@ -110,6 +110,14 @@ def pip_install(environment: Path, package: str) -> None:
         )
 
 
+def link_to(link: Path, target: Path) -> None:
+    """Make a link; one that is right stays, because a server may be using it."""
+    if link.is_symlink() and link.readlink() == target:
+        return
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
+
+
 def prepare(environment: Path) -> Path:
     """Make the server's environment where it is missing; return the server's folder."""
     if reason := why_not_here():
@@ -149,9 +157,7 @@ def prepare(environment: Path) -> Path:
     stubs = server / "python_backend_stubs" / PYTHON
     source = server / "backends" / "python"
     for target in (*source.iterdir(), *(stubs.iterdir() if stubs.is_dir() else ())):
-        link = backend / target.name
-        link.unlink(missing_ok=True)
-        link.symlink_to(target)
+        link_to(backend / target.name, target)
     stub = backend / "triton_python_backend_stub"
     if not stub.exists():
         raise ServeError(f"{server} has no Python backend for Python {PYTHON}")
@@ -160,10 +166,8 @@ def prepare(environment: Path) -> Path:
     libraries.mkdir(exist_ok=True)
     name = sysconfig.get_config_var("INSTSONAME") or ""
     shared = Path(sysconfig.get_config_var("LIBDIR") or "", name)
-    link = libraries / name
     if ".so" in name and shared.is_file():
-        link.unlink(missing_ok=True)
-        link.symlink_to(shared)
+        link_to(libraries / name, shared)
     needs = subprocess.run(
         ["ldd", stub.resolve()],
         capture_output=True,
