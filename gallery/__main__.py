@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import time
 
@@ -13,7 +11,6 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from gallery.engines import execute_without_gpu
 from gallery.errors import GalleryError
-from gallery.kernel import IPYTHON_FOLDER
 from gallery.machine import (
     Machine,
     describe_machine,
@@ -25,10 +22,10 @@ from gallery.record import record
 from gallery.recording import load_recording
 from gallery.script import find_scripts, read_script
 from gallery.status import row, table
+from gallery.verify import compare
 
 # In a log there is no terminal to fit.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
-VERIFY_CELL_TIMEOUT_S = 900
 
 
 def run(names: list[str]) -> int:
@@ -92,19 +89,12 @@ def verify(names: list[str]) -> int:
     for script, recording in zip(scripts, recordings):
         if recording is None:
             console.print(f"{script.name}: not recorded, nothing to verify.")
-    paths = [str(recording.path) for recording in recordings if recording]
+    paths = [recording.path for recording in recordings if recording]
     if not paths:
         raise GalleryError(
             "There is no recording to verify. Record one: nox -s gallery"
         )
-    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env"]
-    command += [
-        f"--nbval-cell-timeout={VERIFY_CELL_TIMEOUT_S}",
-        "-p",
-        "no:cacheprovider",
-    ]
-    environment = {**os.environ, "IPYTHONDIR": str(IPYTHON_FOLDER)}
-    return subprocess.run([*command, *paths], env=environment, check=False).returncode
+    return compare(paths)
 
 
 def status(names: list[str]) -> int:

@@ -30,6 +30,8 @@ from gallery.script import Script, needs_gpu
 IPYTHON_FOLDER = Path(__file__).parent / "ipython"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 MAX_REASON = 500
+# How warnings begin that libraries raise while they import each other.
+IMPORT_CHATTER = ["IProgress not found", "`torch.jit.script` is", "transformers"]
 
 Progress = Callable[[int, int], None]
 
@@ -128,7 +130,7 @@ def run_notebook(
         )
         current = 0
         try:
-            with client.setup_kernel(env=_environment(), stderr=native_log):
+            with client.setup_kernel(env=kernel_environment(), stderr=native_log):
                 for index, cell in enumerate(whole.cells):
                     if cell.cell_type != "code":
                         continue
@@ -169,15 +171,20 @@ def run_notebook(
     return Run(notebook, _report(hidden[1], script), seconds, skipped)
 
 
-def _environment() -> dict[str, str]:
-    # Progress bars and colours would end up in the recording.
-    quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1", "NO_COLOR": "1"}
+def kernel_environment() -> dict[str, str]:
+    """Environment variables of the kernels that record and verify tutorials."""
     python = os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
     )
     return {
         **os.environ,
-        **quiet,
+        # Progress bars and colors would end up in the recording, and so would what
+        # libraries say of each other when they are imported. None of it concerns the
+        # reader; warnings about a tutorial's own code are kept.
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TQDM_DISABLE": "1",
+        "NO_COLOR": "1",
+        "PYTHONWARNINGS": ",".join(f"ignore:{start}" for start in IMPORT_CHATTER),
         "PATH": python,
         "IPYTHONDIR": str(IPYTHON_FOLDER),
     }

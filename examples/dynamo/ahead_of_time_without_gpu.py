@@ -18,7 +18,7 @@ run it on the GPUs of your users.
 
    pip install torch-tensorrt-rtx==2.14.* torchvision matplotlib pandas
 
-This page is about TensorRT-RTX. Standard TensorRT (``torch-tensorrt``, the data-centre
+This page is about TensorRT-RTX. Standard TensorRT (``torch-tensorrt``, the data-center
 flavor) times kernels on the GPU while it builds, so it cannot build without one.
 """
 
@@ -27,7 +27,7 @@ flavor) times kernels on the GPU while it builds, so it cannot build without one
 # ----------
 # An *engine* is what TensorRT makes of a network: the weights, and a plan of how to
 # run it. Standard TensorRT makes the plan on the GPU that will run it, and the engine
-# serves that kind of GPU only. That suits a data centre. It does not suit an
+# serves that kind of GPU only. That suits a data center. It does not suit an
 # application that is downloaded by people whose GPUs you do not know.
 #
 # TensorRT-RTX therefore splits the work:
@@ -52,13 +52,13 @@ import time
 from functools import partial
 from pathlib import Path
 
+# Hints about optional packages would bury the output, and some come with the imports.
+logging.disable(logging.WARNING)
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 import torchvision
-
-# The library warns that modelopt is missing. Only quantized models need it.
-logging.getLogger("torch_tensorrt").setLevel(logging.ERROR)
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 if device.type == "cpu":
@@ -67,6 +67,7 @@ if device.type == "cpu":
 
 import torch_tensorrt
 
+torch_tensorrt.logging.set_level(logging.ERROR)  # for its C++ part
 if not torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx:
     raise RuntimeError("This tutorial needs torch-tensorrt-rtx: see Prerequisites.")
 
@@ -150,7 +151,7 @@ print("The lowered graph matches the model within 1e-3: True")
 # (Turing, RTX 20), 8.0 and 8.6 (Ampere, RTX 30), 8.9 (Ada, RTX 40), 12.0 (Blackwell,
 # RTX 50) and 12.1 (GB10). Without a choice, it targets 8.0 and later. With a choice,
 # the engine is for the chosen ones alone. There is no 9.0: TensorRT-RTX is not made
-# for data-centre GPUs.
+# for data-center GPUs.
 print([name for name in trt.ComputeCapability.__members__ if "SM" in name])
 
 
@@ -252,19 +253,24 @@ print(built_here.name, interpreter._input_names, interpreter._output_names)
 # the current folder, brought from the machine without a GPU, the cells use it. If not,
 # they use the one that was just built, by the same code and without the GPU.
 
-# %%
-# Ask before you load
-# -------------------
-# ``get_engine_validity`` tells whether this GPU, driver and runtime accept an engine,
-# without loading it. An application can ask before it shows its first window, and
-# explain a refusal in words.
-
-# Needs a GPU: only a GPU can accept or refuse an engine.
+# Needs a GPU: an engine runs nowhere else.
+# Output varies: the file may have been brought or not.
 assert device.type == "cuda", "Take the engine file to a machine with an RTX GPU."
 brought = Path(built_here.name)
 shipped = (brought if brought.exists() else built_here).read_bytes()
 print("Engine:", "brought here" if brought.exists() else "built by the cells above")
 
+# %%
+# Ask before you load
+# -------------------
+# ``get_engine_validity`` tells whether this GPU, driver and runtime accept an engine,
+# without loading it. An application can ask before it shows its first window, and
+# explain a refusal in words. ``UNSUPPORTED_CC`` means that the engine was not built for
+# this GPU's compute capability, ``OLD_CUDA_RUNTIME`` that the machine's CUDA runtime is
+# older than the one that the engine was built with.
+
+# Needs a GPU: only a GPU can accept or refuse an engine.
+# Output varies: the answer depends on GPU, driver and runtime.
 runtime = trt.Runtime(torch_tensorrt.logging.TRT_LOGGER)
 answers = {}
 for name, data in {"the shipped file": shipped, **engines}.items():
@@ -276,6 +282,12 @@ print(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
 pd.Series(answers, name="answer").to_frame()
 
 # %%
+# The answer is about what is *supported*. An application should stop at ``INVALID``,
+# and say why. We go on in either case, because it is worth knowing what happens: the
+# runtime may refuse the engine in its own words, or load it all the same. A data-center
+# GPU is not a supported target, yet it can resemble one closely enough. That an engine
+# works there is then luck, and a later release may end it.
+#
 # Run it, and keep what was compiled
 # ----------------------------------
 # The first call compiles the kernels: that is the just-in-time phase. They go to a
@@ -422,7 +434,8 @@ results.round(4)
 # - Turing is the exception: it is not among the default targets, it lacks bfloat16, and
 #   adding it makes the file larger. Give it an engine of its own if that matters.
 # - On the user's machine, ask ``get_engine_validity`` before loading, and keep the
-#   runtime cache between starts.
+#   runtime cache between starts. An engine that is invalid there may still run, but
+#   nobody promises that it will.
 # - On a machine that has a GPU, ``torch_tensorrt.compile`` does it all in one call.
 # - NVIDIA's page on `building without a GPU
 #   <https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/cpu-engines.html>`__
