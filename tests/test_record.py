@@ -94,6 +94,8 @@ def test_a_killed_recorder_leaves_only_whole_recordings(recorded, delay, sign):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        # Where the tests run in the background, a shell lets SIGINT be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     time.sleep(delay)
     os.kill(process.pid, sign)

@@ -301,7 +301,8 @@ grpc = triton_grpc.InferenceServerClient(urls["grpc"])
 deadline, ready = time.monotonic() + 300, False
 while not ready:
     if server.poll() is not None or time.monotonic() > deadline:
-        raise RuntimeError(f"The server did not start:\n{log.read_text()[-3000:]}")
+        lines = [line for line in log.read_text().splitlines() if "failed" in line]
+        raise RuntimeError("\n".join(["The server did not start.", *lines[:5]]))
     time.sleep(0.2)
     with contextlib.suppress(OSError):
         ready = http.is_server_ready()
