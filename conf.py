@@ -94,7 +94,10 @@ html_theme_options = {
     "logo": {"text": "Torch-TensorRT tutorials"},
     "show_toc_level": 2,
     "navigation_with_keys": False,
-    "secondary_sidebar_items": ["page-toc", "sg_download_links"],
+    "secondary_sidebar_items": {
+        "**": ["page-toc", "sg_download_links"],
+        "results": [],  # its tables are wide
+    },
     "footer_start": ["copyright"],
     "footer_end": [],
     "pygments_light_style": "a11y-high-contrast-light",

@@ -1,52 +1,38 @@
-"""Directives for the site: cards of all tutorials, and the table of results."""
+"""Directives for the site: cards of all tutorials, and their benchmark tables."""
 
 from __future__ import annotations
 
 import pandas as pd
 from docutils import nodes
-from docutils.parsers.rst import Directive
 from sphinx.util.docutils import SphinxDirective
 
-from gallery.recording import load_recording
+from gallery.recording import Recording, load_recording
 from gallery.script import Script, find_scripts, read_script
 
 DATA_MIME = "application/vnd.dataresource+json"
-COLUMNS = [
-    "model",
-    "backend",
-    "precision",
-    "shape",
-    "latency_ms",
-    "speedup",
-    "peak_memory_mb",
-    "compile_s",
-]
+# The columns of a benchmark table, and how the results page writes their values.
+COLUMNS = {
+    "model": str,
+    "backend": str,
+    "precision": str,
+    "shape": str,
+    "latency_ms": "{:.3f}".format,
+    "speedup": "{:.2f}".format,
+    "peak_memory_mb": "{:.0f}".format,
+    "compile_s": "{:.1f}".format,
+}
 
 
-def results(names: list[str] | None = None) -> pd.DataFrame:
-    """All recorded benchmark tables in one, with the tutorial and its GPU.
-
-    Only tables with exactly the columns in `COLUMNS` count.
-    """
-    frames = []
-    for path in find_scripts(names):
-        script = read_script(path)
-        recording = load_recording(script.name)
-        if recording is None:
-            continue
-        for out in (out for cell in recording.outputs(script) for out in cell):
-            resource = out.get("data", {}).get(DATA_MIME)
-            if not resource:
-                continue
+def benchmark(recording: Recording, script: Script) -> pd.DataFrame | None:
+    """The last recorded table that has the columns in `COLUMNS`."""
+    outputs = [out for cell in recording.outputs(script) for out in cell]
+    for out in reversed(outputs):
+        resource = out.get("data", {}).get(DATA_MIME)
+        if resource:
             frame = pd.DataFrame(resource["data"])
             if set(COLUMNS) <= set(frame.columns):
-                frame = frame[COLUMNS]
-                frame.insert(0, "tutorial", script.title)
-                frame.insert(1, "gpu", recording.provenance["gpu"])
-                frames.append(frame)
-    if not frames:
-        return pd.DataFrame(columns=["tutorial", "gpu", *COLUMNS])
-    return pd.concat(frames, ignore_index=True)
+                return frame[list(COLUMNS)]
+    return None
 
 
 class GalleryCards(SphinxDirective):
@@ -78,13 +64,34 @@ class GalleryCards(SphinxDirective):
         ]
 
 
-class GalleryResults(Directive):
-    """``.. gallery-results::`` shows every recorded benchmark table as one."""
+class GalleryResults(SphinxDirective):
+    """``.. gallery-results::`` shows the benchmark table of every recording."""
 
     def run(self) -> list[nodes.Node]:
-        frame = results()
-        if frame.empty:
+        sections = []
+        for path in find_scripts():
+            script = read_script(path)
+            recording = load_recording(script.name)
+            frame = recording and benchmark(recording, script)
+            if frame is not None:
+                sections += self._section(script, path.parent.name, recording, frame)
+        if not sections:
             text = "No tutorial with a benchmark has been recorded yet."
             return [nodes.paragraph("", text)]
-        html = frame.to_html(index=False, border=0, na_rep="-", classes="table")
-        return [nodes.raw("", f'<div class="results">{html}</div>', format="html")]
+        return sections
+
+    def _section(
+        self, script: Script, folder: str, recording: Recording, frame: pd.DataFrame
+    ) -> list[nodes.Node]:
+        told = recording.provenance
+        text = (
+            f"{script.title}\n{'-' * len(script.title)}\n\n"
+            f"From :doc:`/tutorials/{folder}/{script.name}`, recorded on "
+            f"{told['gpu']} ({told['recorded']}).\n"
+        )
+        html = frame.to_html(
+            index=False, border=0, na_rep="-", classes="table", formatters=COLUMNS
+        )
+        [section] = self.parse_text_to_nodes(text, allow_section_headings=True)
+        section += nodes.raw("", f'<div class="results">{html}</div>', format="html")
+        return [section]

@@ -10,6 +10,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from playwright.sync_api import sync_playwright
 
+from gallery.directives import benchmark
+from gallery.recording import load_recording
 from gallery.script import find_scripts, read_script
 from tests.conftest import ROOT, build_site
 
@@ -82,6 +84,18 @@ def test_no_internal_link_is_dead(site):
             ):
                 dead.append(f"{page.relative_to(site)}: {link}")
     assert dead == []
+
+
+@pytest.mark.parametrize("path", find_scripts(), ids=lambda path: path.stem)
+def test_results_hold_what_was_recorded(site, path):
+    script, recording = read_script(path), load_recording(path.stem)
+    frame = recording and benchmark(recording, script)
+    if frame is None:
+        pytest.skip(f"{path.stem} has no recorded benchmark")
+    page = (site / "results.html").read_text()
+    assert script.title in page
+    for row in frame.itertuples():
+        assert f"<td>{row.latency_ms:.3f}</td>" in page, row.backend
 
 
 @pytest.fixture(scope="module")
