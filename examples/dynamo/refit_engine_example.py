@@ -212,10 +212,9 @@ def try_refit(what, compiled, new_weights):
         # The refusal is printed below; TensorRT's log would repeat it.
         with torch_tensorrt.logging.internal_errors():
             result = refit_module_weights(compiled, new_weights, in_place=True)
+        print(f"{what}: no error. Output: {tuple(result(image).shape)}")
     except Exception as error:
         print(f"{what}: {error!r}")
-    else:
-        print(f"{what}: no error. Output: {tuple(result(image).shape)}")
 
 
 program = torch.export.export(model, (image,))
@@ -358,20 +357,19 @@ for name in shapes:
 # TensorRT-RTX's own; the standard flavor does not take it.
 
 
+whole = {"cuda_graph_strategy": "whole_graph_capture"} if flavor == "RTX" else {}
+
+
 def prepare(backend, model, x):
-    if backend == "eager":
-        return model
-    if backend == "Inductor":
-        return torch.compile(model)
+    if not backend.startswith("TensorRT"):
+        return torch.compile(model) if backend == "Inductor" else model
     program = torch.export.export(model, (x,))
     return compile_model(program, x, immutable_weights=backend == "TensorRT fixed")
 
 
 def with_graphs(backend, run, x):
     if backend.startswith("TensorRT"):
-        whole = flavor == "RTX"
-        options = {"cuda_graph_strategy": "whole_graph_capture"} if whole else {}
-        return torch_tensorrt.runtime.enable_cudagraphs(run, **options)
+        return torch_tensorrt.runtime.enable_cudagraphs(run, **whole)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         output = run(x)
