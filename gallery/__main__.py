@@ -69,10 +69,13 @@ def _run_one(script, machine: Machine) -> str:
     ) as display:
         task = display.add_task(script.name)
 
+        started = time.monotonic()
+
         def progress(cell: int, cells: int) -> None:
-            display.update(task, description=f"{script.name}: cell {cell} of {cells}")
+            where = f"{script.name}: cell {cell} of {cells}"
+            display.update(task, description=where)
             if not console.is_terminal:
-                console.print(f"{script.name}: cell {cell} of {cells}")
+                console.print(f"{where}, after {time.monotonic() - started:.0f} s")
 
         if machine.gpu:
             record(script, progress=progress)

@@ -23,7 +23,7 @@ from nbclient.exceptions import (
 )
 
 from gallery.errors import GalleryError
-from gallery.paths import ROOT
+from gallery.paths import FAILED, ROOT
 from gallery.script import Script, needs_gpu
 
 # Sharp figures and machine-readable tables; nbval uses the same folder.
@@ -92,7 +92,8 @@ def run_notebook(
     Raises
     ------
     TutorialError
-        If a cell fails, the kernel dies or the time is up. Names tutorial and cell.
+        If a cell fails, the kernel dies or the time is up. Names tutorial and cell,
+        and the file in which the notebook was kept as far as it got.
     """
     notebook = script.notebook()
     code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -108,9 +109,14 @@ def run_notebook(
     whole = nbformat.v4.new_notebook(metadata=notebook.metadata)
     whole.cells = [hidden[0], *notebook.cells, hidden[1]]
 
+    kept = FAILED / f"{script.name}.ipynb"
+
     def fail(number: int, reason: str) -> TutorialError:
         where = f"{script.name}, cell {number} of {len(code_cells)}"
-        return TutorialError(f"{where}: {reason}")
+        notebook.metadata = whole.metadata
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, kept)
+        return TutorialError(f"{where}: {reason} (All that it printed: {kept})")
 
     skipped = 0
     with (
@@ -168,6 +174,7 @@ def run_notebook(
         if cell.get("execution_count") is not None:
             cell["execution_count"] = number
     notebook.metadata = whole.metadata
+    kept.unlink(missing_ok=True)
     return Run(notebook, _report(hidden[1], script), seconds, skipped)
 
 

@@ -63,6 +63,13 @@ plt.show()
 ON_A_GPU = {"gpu": "Test GPU", "driver": "1.2.3", "tensorrt": "1.0", "cuda": "13.0"}
 
 
+@pytest.fixture(autouse=True)
+def failed_runs(monkeypatch, tmp_path: Path) -> Path:
+    """Where this test's failed runs are kept: not among the user's own."""
+    monkeypatch.setattr("gallery.kernel.FAILED", tmp_path / "failed")
+    return tmp_path / "failed"
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of the machinery with one tiny tutorial and two pages."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import nbformat
 import pytest
 
 from gallery.errors import GalleryError
@@ -59,7 +60,9 @@ def test_progress_names_each_cell(tiny, tmp_path):
         ),
     ],
 )
-def test_a_failure_names_the_cell_and_leaves_the_old_recording(recorded, code, message):
+def test_a_failure_names_the_cell_and_leaves_the_old_recording(
+    recorded, code, message, failed_runs
+):
     folder = recorded / "recordings"
     before = recording_path("tiny", folder).read_bytes()
     script = _with_cell(recorded / "examples/dynamo/tiny.py", code)
@@ -67,6 +70,18 @@ def test_a_failure_names_the_cell_and_leaves_the_old_recording(recorded, code, m
         record(script, folder=folder, timeout=6)
     assert recording_path("tiny", folder).read_bytes() == before
     assert [path.name for path in folder.iterdir()] == ["tiny.ipynb"]
+    nbformat.validate(nbformat.read(failed_runs / "tiny.ipynb", as_version=4))
+
+
+def test_the_notebook_of_a_failed_run_holds_its_outputs(tiny, tmp_path, failed_runs):
+    script = _with_cell(tiny, "print('so far, so good'); 1 / 0")
+    with pytest.raises(TutorialError, match="failed/tiny.ipynb"):
+        record(script, folder=tmp_path / "out")
+    text = (failed_runs / "tiny.ipynb").read_text()
+    assert "so far, so good" in text and "ZeroDivisionError" in text
+    tiny.write_text(tiny.read_text().replace("1 / 0", "1"))
+    record(read_script(tiny), folder=tmp_path / "out")
+    assert not list(failed_runs.iterdir())
 
 
 def test_a_tutorial_cannot_import_the_repository(tiny, tmp_path):
