@@ -204,7 +204,8 @@ def _engines_rst(report: EngineReport) -> str:
         "with no GPU, at the size that the tutorial picks there. "
         f"Inside them are {report.operators['in_engines']} of "
         f"{report.operators['in_engines'] + report.operators['in_pytorch']} operators "
-        f"({report.percent_in_engines}%).{_left(report)}",
+        f"({report.percent_in_engines}%).{_left(report)} Cells left out because they "
+        f"need a GPU: {report.skipped_cells}. Each says why in its first line.",
         "",
         "   .. list-table::",
         "      :header-rows: 1",

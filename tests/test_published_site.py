@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from gallery.directives import benchmark
+from gallery.engines import load_engine_report
 from gallery.recording import load_recording
 from gallery.script import find_scripts, read_script
 from tests.conftest import ROOT, build_site
@@ -96,6 +97,14 @@ def test_results_hold_what_was_recorded(site, path):
     assert script.title in page
     for row in frame.itertuples():
         assert f"<td>{row.latency_ms:.3f}</td>" in page, row.backend
+
+
+@pytest.mark.parametrize("path", find_scripts(), ids=lambda path: path.stem)
+def test_pages_say_what_was_built_without_a_gpu(site, path):
+    report = load_engine_report(read_script(path))
+    page = (site / f"tutorials/{path.parent.name}/{path.stem}.html").read_text()
+    assert f"Built without a GPU: {len(report.engines)} engine" in page
+    assert f"need a GPU: {report.skipped_cells}." in page
 
 
 @pytest.fixture(scope="module")
