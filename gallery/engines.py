@@ -32,7 +32,8 @@ class EngineReport:
     Attributes
     ----------
     engines
-        One dict an engine: ``size_mb``, ``inputs``, ``outputs``, ``operators``, ...
+        One dict an engine: ``size_bytes``, ``inputs``, ``outputs``, ``operators``,
+        ``targets``, and whether a refittable one was asked for.
     operators
         ``in_engines``, ``in_pytorch`` (counts) and ``left_in_pytorch`` (names).
     skipped_cells
@@ -53,7 +54,8 @@ class EngineReport:
 
     @property
     def size_mb(self) -> float:
-        return sum(engine["size_mb"] for engine in self.engines)
+        """Size of all engines together, in units of 10^6 bytes."""
+        return sum(engine["size_bytes"] for engine in self.engines) / 1e6
 
 
 def execute_without_gpu(

@@ -348,7 +348,6 @@ def _replace_build() -> None:
         data = real(self, network, config)
         if data is not None:
             engine = _describe(network, config, *sources.get(network, (0, ())))
-            engine["size_mb"] = round(data.nbytes / 2**20, 1)
             engine["size_bytes"] = data.nbytes
             engine["refittable_asked"] = refittable
             _engines.append(engine)
@@ -377,13 +376,11 @@ def _describe(network: Any, config: Any, operators: int, specs: Any) -> dict:
                 for name, shape in spec.shape.items()
             }
     return {
-        "name": f"engine {len(_engines)}",
         "inputs": inputs,
         "outputs": [
             describe_tensor(network.get_output(i)) for i in range(network.num_outputs)
         ],
         "targets": ", ".join(targets) or DEFAULT_TARGETS,
-        "layers": network.num_layers,
         "operators": operators,
     }
 
@@ -396,12 +393,9 @@ def _replace_conversion() -> None:
     def convert(module: Any, *args: Any, **kwargs: Any) -> Any:
         # Copied first, because the conversion deletes the parameters that it froze.
         graph = torch.fx.GraphModule(module, copy.deepcopy(module.graph))
-        built_before = len(_engines)
         converted = real_convert(module, *args, **kwargs)
         converted.setup_engine()
         converted.engine.graph = graph
-        for engine in _engines[built_before:]:
-            engine["name"] = converted.name
         return converted
 
     def compile_module(*args: Any, **kwargs: Any) -> Any:

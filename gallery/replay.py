@@ -205,7 +205,8 @@ def _engines_rst(report: EngineReport) -> str:
         f"Inside them are {report.operators['in_engines']} of "
         f"{report.operators['in_engines'] + report.operators['in_pytorch']} operators "
         f"({report.percent_in_engines}%).{_left(report)} Cells left out because they "
-        f"need a GPU: {report.skipped_cells}. Each says why in its first line.",
+        f"need a GPU: {report.skipped_cells}. Each says why in its first line."
+        f"{_refittable(report)}",
         "",
         "   .. list-table::",
         "      :header-rows: 1",
@@ -221,7 +222,7 @@ def _engines_rst(report: EngineReport) -> str:
         more = len(engine["inputs"]) - 4
         lines += [
             f"      * - {number}",
-            f"        - {engine['size_mb']:.1f}",
+            f"        - {engine['size_bytes'] / 1e6:.1f}",
             f"        - {engine['operators']}",
             f"        - {inputs}" + (f" and {more} more" if more > 0 else ""),
             f"        - {engine['targets']}",
@@ -234,6 +235,16 @@ def _left(report: EngineReport) -> str:
     if not names:
         return ""
     return " PyTorch keeps " + ", ".join(f"``{name}``" for name in names) + "."
+
+
+def _refittable(report: EngineReport) -> str:
+    asked = sum(engine["refittable_asked"] for engine in report.engines)
+    if not asked:
+        return ""
+    return (
+        f" Engines that the tutorial wants refittable: {asked}. The builder needs a "
+        "GPU for that, so they are plain ones here."
+    )
 
 
 def _tensor(tensor: dict) -> str:

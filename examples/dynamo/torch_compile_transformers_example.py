@@ -455,7 +455,7 @@ def measure(backend, run):
     assert relative_error(run(tokens)[0], base(tokens)[0]) < 2 * tolerance, backend
     torch.cuda.empty_cache()
     run(tokens)  # leaves its activations in PyTorch's cache, where they are counted
-    used_mb = (weights + free - torch.cuda.mem_get_info()[0]) / 1e6
+    used_mb = (weights + free - torch.cuda.mem_get_info()[0]) / 2**20
     ms = median_ms(run)
     speedup = eager_ms.setdefault(shape, ms) / ms  # eager comes first
     rows.append(("BERT-base", backend, "fp16", shape, ms, speedup, used_mb, compile_s))
