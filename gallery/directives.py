@@ -10,17 +10,9 @@ from gallery.recording import Recording, load_recording
 from gallery.script import Script, find_scripts, read_script
 
 DATA_MIME = "application/vnd.dataresource+json"
-# The columns of a benchmark table, and how the results page writes their values.
-COLUMNS = {
-    "model": str,
-    "backend": str,
-    "precision": str,
-    "shape": str,
-    "latency_ms": "{:.3f}".format,
-    "speedup": "{:.2f}".format,
-    "peak_memory_mb": "{:.0f}".format,
-    "compile_s": "{:.1f}".format,
-}
+# The measured columns of a benchmark table, and how many decimals are worth reading.
+DECIMALS = {"latency_ms": 3, "speedup": 2, "peak_memory_mb": 0, "compile_s": 1}
+COLUMNS = ["model", "backend", "precision", "shape", *DECIMALS]
 
 
 def benchmark(recording: Recording, script: Script) -> pd.DataFrame | None:
@@ -31,8 +23,17 @@ def benchmark(recording: Recording, script: Script) -> pd.DataFrame | None:
         if resource:
             frame = pd.DataFrame(resource["data"])
             if set(COLUMNS) <= set(frame.columns):
-                return frame[list(COLUMNS)]
+                return frame[COLUMNS]
     return None
+
+
+def benchmark_html(frame: pd.DataFrame) -> str:
+    """A benchmark table as HTML; what was not measured is a dash."""
+    shown = frame.copy()
+    for column, decimals in DECIMALS.items():
+        numbers = pd.to_numeric(frame[column])
+        shown[column] = numbers.map(f"{{:.{decimals}f}}".format, na_action="ignore")
+    return shown.to_html(index=False, border=0, na_rep="-", classes="table")
 
 
 class GalleryCards(SphinxDirective):
@@ -89,9 +90,7 @@ class GalleryResults(SphinxDirective):
             f"From :doc:`/tutorials/{folder}/{script.name}`, recorded on "
             f"{told['gpu']} ({told['recorded']}).\n"
         )
-        html = frame.to_html(
-            index=False, border=0, na_rep="-", classes="table", formatters=COLUMNS
-        )
         [section] = self.parse_text_to_nodes(text, allow_section_headings=True)
-        section += nodes.raw("", f'<div class="results">{html}</div>', format="html")
+        html = f'<div class="results">{benchmark_html(frame)}</div>'
+        section += nodes.raw("", html, format="html")
         return [section]

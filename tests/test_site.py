@@ -1,12 +1,15 @@
 """The built site: replayed outputs, provenance, downloads, staleness."""
 
 import base64
+import re
 import zipfile
 
 import nbformat
+import pandas as pd
 import pytest
 from PIL import Image
 
+from gallery.directives import COLUMNS, benchmark_html
 from tests.conftest import build_site
 
 
@@ -99,6 +102,13 @@ def test_a_page_without_recording_says_so(project):
     page = _page(project)
     assert "Not recorded yet" in page
     assert "sphx-glr-script-out" not in page
+
+
+def test_what_was_not_measured_is_a_dash():
+    rows = [["net", "eager", "float16", "1x3", 1.5, 1.0, None, 0.04]]
+    html = benchmark_html(pd.DataFrame(rows, columns=COLUMNS))
+    cells = re.findall("<td>(.*?)</td>", html)
+    assert cells[4:] == ["1.500", "1.00", "-", "0.0"]
 
 
 def test_a_rebuild_follows_the_recording(built):
