@@ -31,7 +31,6 @@ import importlib.util
 import os
 import platform
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -363,8 +362,6 @@ def stop_on_signal(number: int, frame: object) -> None:
 
 
 def serve(args: argparse.Namespace) -> int:
-    if args.remake:
-        shutil.rmtree(args.environment, ignore_errors=True)
     if args.prepare:
         server = prepare(args.environment)
         print(f"Environment: {args.environment}, server: {server}")
@@ -432,9 +429,6 @@ def main() -> int:
     )
     parser.add_argument(
         "--prepare", action="store_true", help="make the environment and end"
-    )
-    parser.add_argument(
-        "--remake", action="store_true", help="make the environment from scratch"
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: loopback)"

@@ -301,8 +301,9 @@ grpc = triton_grpc.InferenceServerClient(urls["grpc"])
 deadline, ready = time.monotonic() + 300, False
 while not ready:
     if server.poll() is not None or time.monotonic() > deadline:
-        lines = [line for line in log.read_text().splitlines() if "failed" in line]
-        raise RuntimeError("\n".join(["The server did not start.", *lines[:5]]))
+        lines = log.read_text().splitlines()
+        lines = [line for line in lines if "failed" in line][:5] or lines[-5:]
+        raise RuntimeError("\n".join(["The server did not start.", *lines]))
     time.sleep(0.2)
     with contextlib.suppress(OSError):
         ready = http.is_server_ready()
