@@ -68,7 +68,6 @@ def _run_one(script, machine: Machine) -> str:
         disable=not console.is_terminal,
     ) as display:
         task = display.add_task(script.name)
-
         started = time.monotonic()
 
         def progress(cell: int, cells: int) -> None:

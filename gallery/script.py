@@ -26,7 +26,7 @@ from gallery.paths import EXAMPLES
 NEEDS_GPU = re.compile(r"^# Needs a GPU: \S", re.MULTILINE)
 OUTPUT_VARIES = re.compile(r"^# Output varies: \S", re.MULTILINE)
 
-# A tutorial, unlike a helper program beside it, starts with a docstring.
+# Command-line programs that stand beside a tutorial.
 PROGRAMS = {"client", "export", "serve"}
 
 

@@ -371,8 +371,12 @@ print(f"Limit: {limit_ms:.4f} ms, of which arithmetic {compute_ms:.4f} ms")
 # ---------------
 # With one small image the GPU waits for the CPU, which launches kernels one by one. A
 # *CUDA graph* launches them all at once. So each backend is measured as it is, and
-# captured by hand in a CUDA graph. Peak memory is what PyTorch's allocator holds;
-# TensorRT keeps an engine's weights outside it, so its rows leave those out.
+# captured by hand in a CUDA graph.
+#
+# Read the column of memory with care. It is the peak of PyTorch's allocator. Most of it
+# is the same in every row: the large matrix from above, and the buffer with which
+# ``do_bench`` empties the GPU's cache. TensorRT keeps an engine's weights outside of
+# that allocator, so its rows leave those out.
 
 
 # Needs a GPU: latency.
@@ -405,7 +409,10 @@ for name, function in functions.items():
         rows[-1] += [speedup, peak, compile_s]
 
 # %%
-# What came out, in numbers that this run measured.
+# What came out, in numbers that this run measured. Expect a small fraction of the
+# limit. It assumes that every kernel fills the GPU, and one image gives a ResNet's
+# many layers too little work for that. Larger batches come closer: the tutorial on
+# ResNet with ``torch.compile`` measures how much.
 
 # Needs a GPU: shows the measurement.
 # Output varies: latency.
