@@ -168,13 +168,14 @@ def box(
 def _provenance_rst(recording: Recording) -> str:
     facts = recording.provenance
     minutes, seconds = divmod(round(recording.seconds), 60)
+    took = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
     rows = [
         ("Driver, CUDA", f"{facts['driver']}, {facts['cuda']}"),
         ("Python, PyTorch", f"{facts['python']}, {facts['torch']}"),
         ("Torch-TensorRT", f"{facts['tensorrt_flavor']} {facts['torch_tensorrt']}"),
         ("TensorRT", facts["tensorrt"]),
         ("Weights", facts["weights"]),
-        ("Recorded", f"{facts['recorded']}, took {minutes} min {seconds} s"),
+        ("Recorded", f"{facts['recorded']}, took {took}"),
     ]
     lines = [
         f".. admonition:: Recorded on {facts['gpu']}",
