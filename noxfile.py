@@ -1,5 +1,7 @@
 """Commands of the gallery: ``nox -l`` lists them."""
 
+import shutil
+import sys
 from pathlib import Path
 
 import nox
@@ -9,22 +11,41 @@ nox.options.sessions = ["gallery"]
 nox.options.reuse_existing_virtualenvs = True
 
 SITE = "docs/_build/html"
+# The sessions that execute tutorials share an environment: PyTorch with CUDA is large.
+STACK = Path(f".nox/stack-{sys.version_info.major}.{sys.version_info.minor}").resolve()
+STACK_GB = 8
 
 
-def build_site(session: nox.Session) -> None:
-    session.run("sphinx-build", "-W", "-q", "-c", ".", "docs", SITE)
+def install_stack(session: nox.Session, *requirements: str) -> str:
+    """Install requirements files into the shared environment; return its Python."""
+    free = shutil.disk_usage(".").free / 1e9
+    if not STACK.exists() and free < STACK_GB:
+        session.error(
+            f"PyTorch and TensorRT need {STACK_GB} GB of disk, and {free:.1f} GB are "
+            "free here. Free some, or move this folder to a larger disk"
+        )
+    session.run(sys.executable, "-m", "virtualenv", "-q", str(STACK))
+    python = str(STACK / "bin" / "python")
+    session.log("Installing; the first time, these are several GB.")
+    options = [word for file in requirements for word in ("-r", file)]
+    session.run(python, "-m", "pip", "install", "-q", *options)
+    return python
+
+
+def build_site(session: nox.Session, python: str = "python") -> None:
+    session.run(python, "-m", "sphinx", "-W", "-q", "-c", ".", "docs", SITE)
     session.log(f"The site is in {SITE}/index.html; `nox -s serve` shows it.")
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def gallery(session: nox.Session) -> None:
     """Execute all tutorials, or those named after --, then build the site."""
-    session.install("-r", "requirements-rtx.txt")
+    python = install_stack(session, "requirements-rtx.txt")
     # The site is built from the recordings even where a tutorial fails.
     try:
-        session.run("python", "-m", "gallery", "run", *session.posargs)
+        session.run(python, "-m", "gallery", "run", *session.posargs)
     finally:
-        build_site(session)
+        build_site(session, python)
 
 
 @nox.session
@@ -35,18 +56,18 @@ def docs(session: nox.Session) -> None:
     session.run("python", "-m", "gallery", "status")
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def test(session: nox.Session) -> None:
     """Run the tests; arguments after -- go to pytest."""
-    session.install("-r", "requirements-rtx.txt", "-r", "requirements-test.txt")
-    session.run("pytest", *session.posargs)
+    python = install_stack(session, "requirements-rtx.txt", "requirements-test.txt")
+    session.run(python, "-m", "pytest", *session.posargs)
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def notebooks(session: nox.Session) -> None:
     """Run the recorded notebooks again with nbval, on a GPU, and compare."""
-    session.install("-r", "requirements-rtx.txt", "-r", "requirements-test.txt")
-    session.run("python", "-m", "gallery", "verify", *session.posargs)
+    python = install_stack(session, "requirements-rtx.txt", "requirements-test.txt")
+    session.run(python, "-m", "gallery", "verify", *session.posargs)
 
 
 @nox.session
