@@ -424,7 +424,9 @@ print("No faster than, in ms:", {b: round(ms, 3) for b, ms in zip(batches, limit
 #
 # Memory is what the device has given out once the first calls are done, beyond the
 # PyTorch model and its input. It is read from the driver, because TensorRT allocates
-# outside PyTorch.
+# outside PyTorch. The driver does not see it when PyTorch reuses room that it still
+# holds from the cells above. So eager and Inductor without CUDA graphs look thriftier
+# than they are, most of all at small batch sizes.
 
 
 # Needs a GPU: it times compiled models.
@@ -480,7 +482,12 @@ latency = results.pivot(index="batch", columns="backend", values="latency_ms")
 # %%
 # Solid lines have CUDA graphs, dashed lines have none. Where a line is flat, the host
 # sets the pace: more images cost nothing, because the GPU was waiting anyway. Where
-# it climbs in parallel to the dotted limit, the GPU does.
+# it climbs in parallel to the dotted limit, the GPU does. A dashed line may even fall,
+# because the host's pace varies from run to run.
+#
+# The distance from the solid green line to the blue one is the price of one engine for
+# all sizes. Its kernels are not made for the size at hand, and the table shows that it
+# takes the memory of the largest size at each size.
 
 # Needs a GPU: it draws the timings.
 # Output varies: it draws timings.
@@ -522,6 +529,8 @@ results[columns.split()].round(3)
 # - Ask for an exception when a build fails, and compare with eager before you time.
 # - Give dynamic dimensions a range with an upper end. Count compilations, or forbid
 #   them with ``torch.compiler.set_stance("fail_on_recompile")``.
+# - One engine for a range saves compilations, not time. For a batch size that comes
+#   often, compile an engine of its own, and compare.
 # - ``torch.compile`` is the easiest start. It pays for its freedom in every call,
 #   with guards and with weights as inputs. Compiling ahead does not.
 # - At small batch sizes the host sets the pace. CUDA graphs then matter more than the
