@@ -141,6 +141,13 @@ def test_pages_open_without_errors_and_fit(site, browser, scheme, width):
             "document.documentElement.scrollWidth - window.innerWidth"
         )
         assert overflow <= 1, f"{name} is {overflow} px wider than {width}"
+        # The theme cuts such text off, so that the page itself is not too wide.
+        cut = page.locator(".bd-article :is(p, li) > code").evaluate_all(
+            "(all, width) => all.filter(e => e.getBoundingClientRect().right > width)"
+            ".map(e => e.textContent)",
+            width,
+        )
+        assert cut == [], f"{name} does not show all of these"
     context.close()
     assert problems == []
 
