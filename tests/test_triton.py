@@ -67,8 +67,6 @@ def environment() -> Path:
     if reason := serve.why_not_here():
         pytest.skip(f"Triton cannot run here: {reason}")
     done = run("serve", "--prepare", "--environment", ENVIRONMENT)
-    if "cannot install" in done.stderr:
-        pytest.skip(f"Triton cannot be installed here: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
     return ENVIRONMENT
 

@@ -19,7 +19,7 @@ The server listens on this machine only. Triton has no user accounts and no
 encryption by default: read README.md before you pass --expose.
 
 Exit code: 0 after Ctrl-C or SIGTERM, 1 if the server could not be started or ended by
-itself. Linux on x86-64 with glibc 2.35 or newer, Python 3.9 to 3.12.
+itself. Linux on x86-64 with glibc 2.35 or newer, Python 3.10 to 3.12.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SERVER_WHEEL = "nvidia-pytriton==0.7.0"
 NUMPY = "numpy==1.26.4"
-PYTHONS = ("3.9", "3.10", "3.11", "3.12")
+PYTHONS = ("3.10", "3.11", "3.12")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # Seconds that the server waits for answers and open connections after SIGTERM.
@@ -66,7 +66,7 @@ def why_not_here() -> str | None:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return "the wheel holds a server for Linux on x86-64 only"
     if PYTHON not in PYTHONS:
-        return f"this is Python {PYTHON}; the server and NumPy 1.26 need 3.9 to 3.12"
+        return f"this is Python {PYTHON}; PyTorch and NumPy 1.26 need 3.10 to 3.12"
     name, version = platform.libc_ver()
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if name == "glibc" and numbers < (2, 35):
