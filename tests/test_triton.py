@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -170,6 +171,23 @@ def server(exported, tmp_path_factory):
     code, said = running.end()
     assert code == 0, said
     running.assert_nothing_is_left()
+
+
+@pytest.fixture(scope="module")
+def rounding_server(exported, tmp_path_factory):
+    """A server that rounds batches up, as it does for a TensorRT-RTX engine."""
+    folder = tmp_path_factory.mktemp("rounding")
+    shutil.copytree(exported[0] / "python", folder / "models")
+    config = folder / "models" / MODEL / "config.pbtxt"
+    # No power of two: the largest batch is a size of its own.
+    config.write_text(config.read_text().replace(f": {MAX_BATCH}\n", ": 6\n"))
+    code = folder / "models" / MODEL / "1" / "model.py"
+    text = code.read_text()
+    assert "few_sizes = False" in text
+    code.write_text(text.replace("few_sizes = False", "few_sizes = True"))
+    running = Running(folder / "models", folder / "log")
+    yield running
+    running.end()
 
 
 @pytest.fixture
@@ -369,6 +387,19 @@ def test_answers_equal_pytorch(server, eager, protocol, count):
     torch.testing.assert_close(torch.tensor(scores), wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("count", [1, 3, 5, 6])
+def test_batches_that_are_rounded_up_answer_the_same(rounding_server, eager, count):
+    # Twice, because left-over rows then hold images of the first time.
+    for seed in (1, 2):
+        batch = images(count, seed)
+        scores = ask(
+            rounding_server, "grpc", lambda c, model, b=batch: c.infer(model, b)
+        )
+        with torch.no_grad():
+            wanted = eager(torch.from_numpy(batch))
+        torch.testing.assert_close(torch.tensor(scores), wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_http_and_grpc_answer_the_same_bits(server):
     scores = [
         ask(server, protocol, lambda c, model: c.infer(model, images(4)))
@@ -530,6 +561,21 @@ def test_an_idle_connection_does_not_spoil_the_shutdown(own_server):
     idle.close()
     assert code == 0, said
     assert "Clients kept connections open" in said
+    own_server.assert_nothing_is_left()
+
+
+def test_a_model_process_that_died_is_told(own_server):
+    os.kill(own_server.stub_pid, signal.SIGKILL)
+
+    async def ask_the_dead(connected, model):
+        with pytest.raises(client.ClientError, match="process has died.*[Rr]estart"):
+            await connected.infer(model, images(1))
+
+    ask(own_server, "http", ask_the_dead)
+    code, said = own_server.end()
+    assert code == 1
+    assert "A model's process did not end by itself" in said
+    assert "Clients" not in said
     own_server.assert_nothing_is_left()
 
 

@@ -212,6 +212,11 @@ class Client:
                 # A careful operator does not tell strangers.
                 has = "Ask who runs it for the name"
             return ClientError(f"the server at {self.url} has no model '{name}'. {has}")
+        if "is not healthy" in message:
+            return ClientError(
+                f"the model's process has died on the server at {self.url}. "
+                "Restart the server; its log may say why"
+            )
         return ClientError(f"the server refused the request ({status}): {message}")
 
 

@@ -48,6 +48,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+import venv
 from pathlib import Path
 
 # Hints about optional packages, at import, would bury the output.
@@ -164,6 +165,13 @@ entry = "compiled" if on_gpu else "eager"
 #
 # A ``.pt2`` file holds pickled objects, and unpickling can run any code. So load only
 # files that you made or trust, and say so in the log.
+#
+# One detail decides whether batching pays. TensorRT-RTX compiles kernels on the GPU for
+# each shape that it meets, and the first request of a new shape waits for that. Batches
+# that form in a queue have any size. So ``model.py`` rounds a batch for the engine up
+# to the next power of two, and runs each of those sizes once before the model is
+# reported ready. The spare rows are zeros, and their scores are dropped. (Eager PyTorch
+# needs no rounding, and gets none. Neither does standard TensorRT need it.)
 
 MODEL_PY = """
 import pathlib
@@ -174,18 +182,28 @@ class TritonPythonModel:
     def initialize(self, args):
         folder = pathlib.Path(args["model_repository"], args["model_version"])
         (path,) = folder.glob("*.pt2")
+        pb.Logger.log_warn(f"{path} holds pickles: load only files you trust")
+        self.sizes = []
         if path.stem == "compiled":
             import torch_tensorrt  # registers the operators that run engines
-        pb.Logger.log_warn(f"{path} holds pickles: load only files you trust")
-        self.program = torch.export.load(path).module()
+            self.sizes = [1, 2, 4, 8, 16, 32]
         self.device = "cuda" if args["model_instance_kind"] == "GPU" else "cpu"
+        self.program = torch.export.load(path).module()
+        for size in self.sizes:
+            self.scores([torch.zeros(size, 3, 224, 224)])
 
     @torch.no_grad()
+    def scores(self, images):
+        rows = sum(map(len, images))
+        size = min((size for size in self.sizes if size >= rows), default=rows)
+        spare = torch.zeros(size - rows, 3, 224, 224)
+        batch = torch.cat([image.to(self.device) for image in [*images, spare]])
+        return self.program(batch)[:rows].cpu()
+
     def execute(self, requests):
         inputs = [pb.get_input_tensor_by_name(request, "image") for request in requests]
-        images = [torch.from_dlpack(tensor).to(self.device) for tensor in inputs]
-        logits = self.program(torch.cat(images)).cpu()
-        parts = logits.split([len(image) for image in images])
+        images = [torch.from_dlpack(tensor) for tensor in inputs]
+        parts = self.scores(images).split([len(image) for image in images])
         outputs = [pb.Tensor.from_dlpack("logits", part) for part in parts]
         return [pb.InferenceResponse([tensor]) for tensor in outputs]
 """
@@ -199,9 +217,8 @@ class TritonPythonModel:
 # - ``input`` and ``output`` are what clients send and get. ``label_filename`` lets them
 #   ask for the best classes in place of all scores.
 # - ``instance_group`` is the number of copies, and the kind of device.
-# - ``model_warmup`` runs one batch before the model is reported ready, so that
-#   the first client does not pay for lazy initialization. TensorRT-RTX finishes its
-#   compilation on the GPU at the first run.
+# - ``model_warmup`` sends one batch the whole way through the server before the model
+#   is reported ready, so that the first client does not pay for lazy initialization.
 # - ``dynamic_batching`` switches batching on. A request waits for company at most as
 #   long as ``max_queue_delay_microseconds``. Without the block, requests run alone.
 #
@@ -234,16 +251,21 @@ print("Models:", sorted(path.name for path in (workspace / "models").iterdir()))
 # The server, without a container
 # -------------------------------
 # The package ``nvidia-pytriton`` carries the real server with its Python backend. That
-# build fails with NumPy 2, which this notebook may well have. So the server gets a
-# folder of its own, with NumPy 1.26. PyTorch is not installed a second time: the
-# server's ``PYTHONPATH`` names that folder first, and this notebook's folders after it.
-# ``tritonclient`` 2.51 is there for a tool that we need at the end.
+# build fails with NumPy 2, which this notebook may well have. So the server gets an
+# environment of its own, with NumPy 1.26. PyTorch is not installed a second time: a
+# ``.pth`` file in that environment names this notebook's folders, and Python searches
+# them after the environment's own.
 #
-# The backend's *stub*, the process that runs ``model.py``, embeds Python. It has to be
-# the stub of this Python version, and it is linked rather than copied, because it finds
-# its libraries relative to where it lies.
+# The backend's *stub*, the process that runs ``model.py``, embeds Python. It ignores
+# ``PYTHONPATH``, and takes its packages from the environment of the first ``python3``
+# on ``PATH``. It has to be the stub of this Python version. It is linked rather than
+# copied, because it finds its libraries relative to where it lies. ``tritonclient``
+# 2.51 is there for a tool that we need at the end.
 
-site = workspace / "server"
+home = workspace / "server"
+venv.create(home, symlinks=True)
+site = home / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+(site / "notebook.pth").write_text("\n".join(filter(None, sys.path)))
 packages = ["nvidia-pytriton==0.7.0", "numpy==1.26.4", "tritonclient==2.51.0"]
 options = ["--no-deps", "--only-binary=:all:", "--target", str(site)]
 pip = [sys.executable, "-m", "pip", "install", *options, *packages]
@@ -273,8 +295,7 @@ first = 20_000 + os.getpid() % 10_000
 kinds = ("http", "grpc", "metrics")
 urls = {kind: f"127.0.0.1:{first + i}" for i, kind in enumerate(kinds)}
 mark = f"triton_{os.getpid()}_"
-command = [triton / "bin" / "tritonserver"]
-command += [f"--model-repository={workspace / 'models'}"]
+command = [triton / "bin" / "tritonserver", f"--model-repository={workspace}/models"]
 command += [f"--backend-directory={triton / 'backends'}"]
 command += [f"--backend-config=python,shm-region-prefix-name={mark}"]
 command += ["--backend-config=python,stub-timeout-seconds=300"]
@@ -282,11 +303,8 @@ for kind, url in urls.items():
     address, port = url.split(":")
     command += [f"--{kind}-address={address}", f"--{kind}-port={port}"]
 libraries = os.environ.get("LD_LIBRARY_PATH", "/lib")
-environ = os.environ | {
-    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    "PYTHONPATH": ":".join([str(site), *filter(None, sys.path)]),
-    "LD_LIBRARY_PATH": f"{libraries}:{sys.base_prefix}/lib",
-}
+environ = os.environ | {"PATH": f"{home / 'bin'}:{os.environ['PATH']}"}
+environ["LD_LIBRARY_PATH"] = f"{libraries}:{sys.base_prefix}/lib"
 log = workspace / "server.log"
 server = subprocess.Popen(
     command,
@@ -373,8 +391,7 @@ print(f"{len(answers)} requests were answered with {runs} runs of the model.")
 
 def ask(client, images, model=entry, limit=10, tries=3):
     try:
-        words = request(triton_grpc, images)
-        return client.infer(model, **words, client_timeout=limit)
+        return client.infer(model, **request(triton_grpc, images), client_timeout=limit)
     except InferenceServerException as error:
         if error.status() == "StatusCode.DEADLINE_EXCEEDED":
             return "no answer in time: send less at once, or allow more time"
@@ -386,11 +403,10 @@ def ask(client, images, model=entry, limit=10, tries=3):
     return ask(client, images, model, limit, tries - 1)
 
 
-nobody = triton_grpc.InferenceServerClient("127.0.0.1:9")
 print("Wrong shape:", ask(grpc, images[:, :, :100]))
 print("Unknown model:", ask(grpc, images, model="resnet51"))
 print("Too slow:", ask(grpc, images, limit=1e-4))
-print("Server gone:", ask(nobody, images))
+print("Server gone:", ask(triton_grpc.InferenceServerClient("127.0.0.1:9"), images))
 
 # %%
 # What the server knows of itself
@@ -433,6 +449,19 @@ limits = {
 print({f"limit by {key}": f"{value:,.0f} images/s" for key, value in limits.items()})
 
 # %%
+# And this is what a new batch size would cost if ``model.py`` did not see to it. (In
+# this process Torch-TensorRT keeps compiled kernels on disk. So the first call is fast
+# too if an earlier run of this page left them there.)
+
+# Needs a GPU: TensorRT-RTX compiles for it.
+# Output varies: measured on the clock.
+odd = torch.randn(7, *shape, device=device)
+for call in ("first", "second"):
+    started = time.perf_counter()
+    compiled(odd).cpu()
+    print(f"Batch of 7, {call} call: {1e3 * (time.perf_counter() - started):.1f} ms")
+
+# %%
 # Measure under load
 # ------------------
 # ``perf_analyzer`` is Triton's own load generator, a C++ program in the package
@@ -444,11 +473,8 @@ print({f"limit by {key}": f"{value:,.0f} images/s" for key, value in limits.item
 # Needs a GPU: the engine runs only there.
 # Output varies: measured on the clock.
 libraries = site / "nvidia_pytriton.libs"
-for link, pattern in {
-    "libb64.so.0d": "libb64-*",
-    "libcudart.so.12": "libcudart-*",
-}.items():
-    (workspace / link).symlink_to(next(libraries.glob(pattern)))
+for link in ("libb64.so.0d", "libcudart.so.12"):
+    (workspace / link).symlink_to(next(libraries.glob(link.split(".")[0] + "-*")))
 
 
 def load_test(model, in_flight):
@@ -458,16 +484,14 @@ def load_test(model, in_flight):
     words = {"cwd": workspace, "env": os.environ | {"LD_LIBRARY_PATH": str(workspace)}}
     done = subprocess.run(command, capture_output=True, text=True, **words)
     if done.returncode:
-        raise RuntimeError(
-            f"perf_analyzer failed: {(done.stdout + done.stderr)[-500:]}"
-        )
+        raise RuntimeError(f"perf_analyzer failed: {done.stdout}{done.stderr}"[-500:])
     row = pd.read_csv(workspace / "report.csv").iloc[-1]
     return row["Inferences/Second"], row["p50 latency"] / 1e3
 
 
 loads = [1, 4, 16, 64]
 measured = {}
-plt.figure(figsize=(7, 3.8), facecolor="white")
+plt.figure(figsize=(7, 3.8), facecolor="white", layout="constrained")
 for model in ("eager_alone", "eager", "compiled_alone", "compiled"):
     measured[model] = [load_test(model, load) for load in loads]
     plt.plot(*zip(*measured[model]), marker="o", label=model)
@@ -478,7 +502,6 @@ plt.xlabel("throughput (images/s)")
 plt.ylabel("median latency (ms)")
 plt.yscale("log")
 plt.legend()
-plt.tight_layout()
 plt.show()
 
 # %%
@@ -546,6 +569,7 @@ print("Shared memory left behind:", len(list(Path("/dev/shm").glob(f"{mark}*")))
 # - Put the casts into the program: half precision inside, FP32 at the interface.
 # - Export with a dynamic batch, and keep ``max_batch_size`` within its range.
 # - Batch in ``model.py`` too: one call for all the requests that Triton hands over.
+# - With TensorRT-RTX, run few batch sizes and warm up each of them.
 # - Dynamic batching helps when requests meet in the queue. It costs latency when
 #   they do not.
 # - Retry lost connections, not refusals or time-outs.

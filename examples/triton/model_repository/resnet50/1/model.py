@@ -30,14 +30,28 @@ class TritonPythonModel:
                 f"{folder} has no {' or '.join(names)}, and this machine serves on "
                 f"{self.device}: run the export on this machine"
             )
+        few_sizes = False
         if found[0].name == "compiled.pt2":
-            # Registers the operators that run TensorRT engines.
-            import torch_tensorrt  # noqa: F401
+            # Registers the operators that run TensorRT engines, too.
+            import torch_tensorrt
+
+            # TensorRT-RTX compiles kernels for each shape at its first use, while
+            # requests wait. So batches are rounded up to one of a few sizes, and each
+            # of those runs here, before the first request.
+            few_sizes = torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx
         pb_utils.Logger.log_warn(f"{found[0]} holds pickles: load only files you trust")
         self.program = torch.export.load(found[0]).module()
         # Requests are gathered here. Reserved once, at the largest batch.
-        shape = [config["max_batch_size"], *map(int, config["input"][0]["dims"])]
-        self.gathered = torch.empty(shape, device=self.device)
+        limit = config["max_batch_size"]
+        shape = [limit, *map(int, config["input"][0]["dims"])]
+        self.gathered = torch.zeros(shape, device=self.device)
+        self.sizes = range(1, limit + 1)
+        if few_sizes:
+            powers = (2**n for n in range(limit.bit_length() + 1))
+            self.sizes = sorted({min(power, limit) for power in powers})
+            with torch.no_grad():
+                for size in self.sizes:
+                    self.program(self.gathered[:size])
 
     def execute(self, requests):
         """Answer all requests that Triton has batched with one call of the program."""
@@ -46,18 +60,20 @@ class TritonPythonModel:
             torch.from_dlpack(pb_utils.get_input_tensor_by_name(request, "image"))
             for request in requests
         ]
-        sizes = [len(image) for image in images]
+        rows = [len(image) for image in images]
+        size = next(size for size in self.sizes if size >= sum(rows))
         batch = images[0]
-        if len(images) > 1 or batch.device != self.device:
-            # One copy per request, from where it is to its place in the batch.
-            batch = self.gathered[: sum(sizes)]
-            for place, image in zip(batch.split(sizes), images):
+        if len(batch) < size or batch.device != self.device:
+            # One copy per request, from where it is to its place in the batch. Rows
+            # that are left over hold earlier images; their answers are dropped.
+            batch = self.gathered[:size]
+            for place, image in zip(batch[: sum(rows)].split(rows), images):
                 place.copy_(image)
         with torch.no_grad():
             # Answers leave over the network, so they are wanted on the host: one
             # small copy for the whole batch.
-            logits = self.program(batch).cpu()
+            logits = self.program(batch)[: sum(rows)].cpu()
         return [
             pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack("logits", part)])
-            for part in logits.split(sizes)
+            for part in logits.split(rows)
         ]
