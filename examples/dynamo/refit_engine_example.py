@@ -409,7 +409,7 @@ def measure(name, backend):
             call(x)
             memory = (free - torch.cuda.mem_get_info()[0]) / 2**20
             latency = do_bench(lambda: call(x), return_mode="median")
-        yield name, label, str(dtype), str(shapes[name]), latency, memory, compile_s
+        yield name, label, str(dtype)[6:], str(shapes[name]), latency, memory, compile_s
 
 
 backends = ["eager", "Inductor", "TensorRT fixed", "TensorRT refittable"]

@@ -491,12 +491,12 @@ latency = table.pivot_table("latency_ms", "shape", "backend", sort=False)
 GRAPH = [name for name in latency if "graph" in name]
 PLAIN = [name for name in latency if name not in GRAPH]
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.6), sharey=True, layout="constrained")
-for ax, names, word in zip(axes, (PLAIN, GRAPH), ("Without", "With")):
-    latency[names].plot.bar(ax=ax, width=0.8, rot=0, logy=True, ylabel="latency in ms")
+for ax, names, word in zip(axes, (PLAIN, GRAPH), ("without", "with")):
+    latency[names].plot.bar(ax=ax, width=0.8, rot=0, logy=True, legend=False)
     for place, limit in enumerate(limits.values()):
         ax.plot([place - 0.45, place + 0.45], [limit, limit], color="black")
-    ax.set(title=f"{word} CUDA graphs", xlabel="batch x sequence length")
-    ax.legend(fontsize=7)
+    ax.set(title=f"Latency in ms, {word} CUDA graphs", xlabel="batch x sequence length")
+figure.legend(ax.containers, PLAIN, loc="outside upper center", ncols=3)
 plt.show()
 
 # %%
