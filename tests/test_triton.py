@@ -164,13 +164,20 @@ def processes() -> dict[int, list[str]]:
     return found
 
 
-@pytest.fixture(scope="module")
-def server(exported, tmp_path_factory):
-    running = Running(exported[0] / "python", tmp_path_factory.mktemp("log") / "log")
+def run_server(repository: Path, log: Path):
+    """Yield a running server; it has to end well and leave nothing."""
+    running = Running(repository, log)
     yield running
     code, said = running.end()
     assert code == 0, said
     running.assert_nothing_is_left()
+
+
+@pytest.fixture(scope="module")
+def server(exported, tmp_path_factory):
+    yield from run_server(
+        exported[0] / "python", tmp_path_factory.mktemp("log") / "log"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -185,9 +192,7 @@ def rounding_server(exported, tmp_path_factory):
     text = code.read_text()
     assert "few_sizes = False" in text
     code.write_text(text.replace("few_sizes = False", "few_sizes = True"))
-    running = Running(folder / "models", folder / "log")
-    yield running
-    running.end()
+    yield from run_server(folder / "models", folder / "log")
 
 
 @pytest.fixture
@@ -574,7 +579,7 @@ def test_a_model_process_that_died_is_told(own_server):
     ask(own_server, "http", ask_the_dead)
     code, said = own_server.end()
     assert code == 1
-    assert "A model's process did not end by itself" in said
+    assert "A model's process has died, or does not end" in said
     assert "Clients" not in said
     own_server.assert_nothing_is_left()
 

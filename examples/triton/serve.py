@@ -347,7 +347,7 @@ class Server:
         if code == 1 and "Exit timeout expired" in last:
             # With open connections, the server gets to the models in the last second.
             if re.search(r"Timeout 1: Found [1-9]\d* live models", last):
-                print(f"A model's process did not end by itself. The log: {self.log}")
+                print(f"A model's process has died, or does not end. Log: {self.log}")
                 return code
             print(f"Clients kept connections open for more than {EXIT_TIMEOUT} s")
             return 0

@@ -47,8 +47,8 @@ class TritonPythonModel:
         self.gathered = torch.zeros(shape, device=self.device)
         self.sizes = range(1, limit + 1)
         if few_sizes:
-            powers = (2**n for n in range(limit.bit_length() + 1))
-            self.sizes = sorted({min(power, limit) for power in powers})
+            steps = range(limit.bit_length() + 1)
+            self.sizes = sorted({min(2**step, limit) for step in steps})
             with torch.no_grad():
                 for size in self.sizes:
                     self.program(self.gathered[:size])
