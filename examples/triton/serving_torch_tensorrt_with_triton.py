@@ -174,7 +174,7 @@ entry = "compiled" if on_gpu else "eager"
 # that form in a queue have any size. So ``model.py`` rounds a batch for the engine up
 # to the next power of two, and runs each of those sizes once before the model is
 # reported ready. The spare rows are zeros, and their scores are dropped. (Eager PyTorch
-# needs no rounding, and gets none. Neither does standard TensorRT need it.)
+# needs no rounding, and gets none. Standard TensorRT would not need it either.)
 
 MODEL_PY = """
 import pathlib
@@ -373,13 +373,14 @@ print(f"They agree with PyTorch to within {tolerance} of the largest score: True
 # Output varies: how many requests meet on the server depends on the clock.
 words = request(triton_grpc, images[:1])
 before = http.get_inference_statistics(entry)["model_stats"][0]
-answers = queue.SimpleQueue()
+waiting = queue.SimpleQueue()
 for _ in range(32):
-    grpc.async_infer(entry, callback=lambda result, error: answers.put(error), **words)
-assert not any(answers.get(timeout=60) for _ in range(32))
+    grpc.async_infer(entry, callback=lambda **answer: waiting.put(answer), **words)
+answers = [waiting.get(timeout=60) for _ in range(32)]
+assert not any(answer["error"] for answer in answers), answers
 after = http.get_inference_statistics(entry)["model_stats"][0]
 runs = after["execution_count"] - before["execution_count"]
-print(f"32 requests were answered with {runs} runs of the model.")
+print(f"{len(answers)} requests were answered with {runs} runs of the model.")
 
 # %%
 # When it fails
@@ -468,17 +469,16 @@ for call in ("first", "second"):
 # ``perf_analyzer`` is Triton's own load generator, a C++ program in the package
 # ``tritonclient`` 2.51. It keeps a number of requests in flight and reports throughput
 # and latency. The more requests are in flight, the more of them the server can batch.
-# It measures for windows of a second until three in a row differ by less than 30 in a
-# hundred, and reports their mean. (Its option ``--request-count`` is no substitute: it
-# rounds the time to whole seconds, and the throughput with it.) The same server runs
-# four models: the TensorRT engine and the eager PyTorch program, each with and without
-# dynamic batching.
+# It measures in windows of a second until three in a row agree, and reports their mean;
+# ``-s`` says how closely, in percent. (Its option ``--request-count`` is no substitute:
+# it rounds the time to whole seconds, and so gives a wrong throughput.) The same server
+# runs four models: the TensorRT engine and the eager PyTorch program, each with and
+# without dynamic batching.
 
 # Needs a GPU: the engine runs only there.
 # Output varies: measured on the clock.
-libraries = site / "nvidia_pytriton.libs"
 for link in ("libb64.so.0d", "libcudart.so.12"):
-    (workspace / link).symlink_to(next(libraries.glob(link.split(".")[0] + "-*")))
+    (workspace / link).symlink_to(next(site.glob(f"*.libs/{link.split('.')[0]}-*")))
 
 
 def load_test(model, in_flight):
