@@ -147,8 +147,8 @@ def box(
         parts.append(
             ".. admonition:: Not recorded yet\n"
             "   :class: warning recording-box\n\n"
-            "   Nobody has run this tutorial on a GPU for this site yet, so the page "
-            "shows no outputs and no numbers.\n"
+            "   No run of this tutorial on a GPU is recorded yet, so the page shows no "
+            "outputs and no numbers.\n"
         )
     else:
         if recording.is_stale(script):
