@@ -247,7 +247,7 @@ try_refit("Ten classes", compiled, torch.export.export(narrower, (image,)))
 # starts from the same operators.
 
 dtype, depth = (torch.float16, 6) if device.type == "cuda" else (torch.float32, 1)
-shapes = {"ResNet-50": (1, 3, 224, 224), "encoder": (8, 128, 768)}
+shapes = {"ResNet-50": "1x3x224x224", "encoder": "8x128x768"}
 torch.backends.mha.set_fastpath_enabled(False)
 print(f"Precision: {dtype}. Encoder layers: {depth}.")
 
@@ -264,7 +264,7 @@ def make(name, seed=0):
 
 
 def make_input(name):
-    return torch.randn(shapes[name], device=device, dtype=dtype)
+    return torch.randn(*map(int, shapes[name].split("x")), device=device, dtype=dtype)
 
 
 x, encoder, loose = make_input("encoder"), make("encoder"), 5e-2
@@ -364,15 +364,17 @@ for name in shapes:
 whole = {"cuda_graph_strategy": "whole_graph_capture"} if flavor == "RTX" else {}
 
 
-def prepare(backend, model, x):
-    if not backend.startswith("TensorRT"):
+def build(backend, model, x):
+    if "TensorRT" not in backend:
         return torch.compile(model) if backend == "Inductor" else model
     program = torch.export.export(model, (x,))
     return compile_model(program, x, immutable_weights=backend == "TensorRT fixed")
 
 
-def with_graphs(backend, run, x):
-    if backend.startswith("TensorRT"):
+def prepare(label, run, x):
+    if "graph" not in label:
+        return contextlib.nullcontext(run)
+    if "TensorRT" in label:
         return torch_tensorrt.runtime.enable_cudagraphs(run, **whole)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -384,36 +386,38 @@ def with_graphs(backend, run, x):
 # How to read the table: ``latency_ms`` is the median of many runs, each with a cold
 # cache on the GPU. ``compile_s`` is all that happens before the first answer; Inductor
 # and TensorRT-RTX keep kernels on disk, so that a later row may find what an earlier
-# one compiled. ``peak_memory_mb`` is what the driver counts while the model runs, since
-# an engine allocates its weights outside of PyTorch.
+# one compiled. ``peak_memory_mb`` is what the model needs to run, weights included. An
+# engine allocates outside of PyTorch, so the driver has to tell what is left. PyTorch's
+# allocator keeps more than it needs, so of its share only the most that was in use
+# counts.
 
 # Needs a GPU: latency and memory of a GPU.
 # Output varies: milliseconds on the clock.
 
 
+def bytes_left():
+    kept, peak = torch.cuda.memory_reserved(), torch.cuda.max_memory_allocated()
+    return torch.cuda.mem_get_info()[0] + kept - peak
+
+
 def measure(name, backend):
     torch.compiler.reset()
     gc.collect()
-    torch.cuda.empty_cache()
-    free, x, model = torch.cuda.mem_get_info()[0], make_input(name), make(name)
+    torch.cuda.reset_peak_memory_stats()
+    left, x, model = bytes_left(), make_input(name), make(name)
     expected, start = model(x), time.perf_counter()
-    run = prepare(backend, model, x)
+    run = build(backend, model, x)
     run(x).cpu()  # the first answer, and a wait for it
     compile_s = time.perf_counter() - start
-    if backend.startswith("TensorRT"):
-        del model  # the engine has its own copy of the weights
-    for graphs in (False, True):
-        label = f"{backend}, CUDA graph" if graphs else backend
-        scope = with_graphs(backend, run, x) if graphs else contextlib.nullcontext(run)
-        with scope as call:
+    del model  # an engine has its own copy of the weights
+    gc.collect()
+    for label in (backend, f"{backend}, CUDA graph"):
+        torch.cuda.reset_peak_memory_stats()
+        with prepare(label, run, x) as call:
             assert relative_error(call(x), expected) < loose
-            gc.collect()
-            torch.cuda.empty_cache()
-            call(x)
-            memory = (free - torch.cuda.mem_get_info()[0]) / 2**20
+            memory = (left - bytes_left()) / 2**20
             latency = do_bench(lambda: call(x), return_mode="median")
-        precision = str(dtype).removeprefix("torch.")
-        yield name, label, precision, str(shapes[name]), latency, memory, compile_s
+        yield name, label, f"{dtype}"[6:], shapes[name], latency, memory, compile_s
 
 
 backends = ["eager", "Inductor", "TensorRT fixed", "TensorRT refittable"]

@@ -55,6 +55,7 @@ all others run on a CPU too.
 
 # Output varies: it names the device.
 import contextlib
+import copy
 import gc
 import io
 import logging
@@ -311,7 +312,6 @@ print(f"Relative error below {tolerance} at each batch size: {right}")
 # Needs a GPU: it times calls.
 # Output varies: it prints timings.
 graph_options = {"cuda_graph_strategy": "whole_graph_capture"} if rtx else {}
-cuda_graphs = torch_tensorrt.runtime.enable_cudagraphs
 
 
 def median_ms(call, images=photos):
@@ -326,11 +326,10 @@ call_ms = {
     "its engine alone": median_ms(lambda _: seen["partitions"](*seen["inputs"])),
     "compiled ahead": median_ms(ahead),
 }
-with cuda_graphs(ahead) as graphed:
-    call_ms["compiled ahead, CUDA graph, default"] = median_ms(graphed)
-with cuda_graphs(ahead, **graph_options) as graphed:
-    call_ms["compiled ahead, CUDA graph, whole engine"] = median_ms(graphed)
-    check(graphed, noise(2))
+for what, strategy in {"default": {}, "whole engine": graph_options}.items():
+    with torch_tensorrt.runtime.enable_cudagraphs(ahead, **strategy) as graphed:
+        call_ms[f"compiled ahead, CUDA graph, {what}"] = median_ms(graphed)
+        check(graphed, noise(2))
 print("\n".join(f"{what:42}{ms:6.2f} ms" for what, ms in call_ms.items()))
 total, direct, one_input = list(call_ms.values())[:3]
 print(f"Guards and collecting the weights: {total - direct:.2f} ms a call.")
@@ -386,8 +385,7 @@ print(f"{flops / 1e9:.1f} GFLOP, {moved / 1e6:.0f} MB/image, {held / 1e6:.0f} MB
 # Output varies: it prints measured rates.
 square = torch.randn(8192, 8192, device=device, dtype=dtype)
 flops_per_ms = 2 * 8192**3 / median_ms(lambda matrix: matrix @ matrix, square)
-block = torch.empty(2**28, device=device, dtype=torch.uint8)
-bytes_per_ms = 2 * block.nbytes / median_ms(torch.clone, block)
+bytes_per_ms = 2 * square.nbytes / median_ms(torch.clone, square)
 print(f"{flops_per_ms / 1e9:.0f} TFLOP/s in {precision}, {bytes_per_ms / 1e6:.0f} GB/s")
 
 
@@ -410,115 +408,123 @@ print("No faster than, in ms:", {b: round(ms, 3) for b, ms in zip(batches, limit
 # without CUDA graphs, because a comparison of one side with graphs to another without
 # says nothing of the kernels:
 #
-# - eager PyTorch, and eager captured by hand in a ``torch.cuda.CUDAGraph``;
-# - Inductor, PyTorch's own compiler, and Inductor with ``mode="reduce-overhead"``,
-#   its switch for CUDA graphs;
-# - TensorRT compiled ahead for each batch size, without and with
-#   ``enable_cudagraphs``;
-# - TensorRT with CUDA graphs and one engine for all sizes, to see what that costs.
+# - eager PyTorch;
+# - eager PyTorch with the weights in ``channels_last``, the memory format that tensor
+#   cores prefer for convolutions. Compilers choose the format themselves;
+# - Inductor, PyTorch's own compiler;
+# - TensorRT, compiled ahead for each batch size;
+# - TensorRT with one engine for all sizes, to see what that costs.
+#
+# TensorRT has ``enable_cudagraphs``; the others are captured by hand in a
+# ``torch.cuda.CUDAGraph``. (Inductor's ``mode="reduce-overhead"`` does the same and
+# copies the input in each call. By hand, one compilation serves both measurements.)
 #
 # Each time is a median with caches flushed between calls. Compile time is kept apart,
-# and includes the first calls. A second compilation may find kernels of the first in
-# a cache on disk. The engine for all sizes is given time to specialize its kernels
+# and includes the first call. A later compilation may find kernels of an earlier one
+# in a cache on disk. The engine for all sizes is given time to specialize its kernels
 # for a shape only as long as the warm-up lasts.
 #
-# Memory is what the device has given out once the first calls are done, beyond the
-# PyTorch model and its input. It is read from the driver, because TensorRT allocates
-# outside PyTorch. The driver does not see it when PyTorch reuses room that it still
-# holds from the cells above. So eager and Inductor without CUDA graphs look thriftier
-# than they are, most of all at small batch sizes.
+# Memory is what a call needs: weights, activations and work space. TensorRT allocates
+# outside of PyTorch, so the driver has to tell what is left. PyTorch's allocator keeps
+# more than it needs, so of its share only the most that was in use counts. An engine
+# holds a copy of the weights, and you could delete the PyTorch model. So the model's
+# weights are added for the other rows only.
 
 
 # Needs a GPU: it times compiled models.
 # Output varies: it prints timings.
-def capture(images):
-    model(images)  # Set-up work must not be recorded.
+BUILD = {
+    "eager": lambda images: model,
+    "eager, channels_last": lambda images: channels_last,
+    "Inductor": lambda images: torch.compile(model, dynamic=False),
+    "TensorRT": lambda images: compile_ahead(*[len(images)] * 3),
+    "TensorRT for all sizes": lambda images: compile_ahead(1, best, largest),
+}
+channels_last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+
+
+def prepare(label, run, images):
+    if "graph" not in label:
+        return contextlib.nullcontext(run)
+    if "TensorRT" in label:
+        return torch_tensorrt.runtime.enable_cudagraphs(run, **graph_options)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        model(images)
-    return lambda _: graph.replay()
+        output = run(images)
+    return contextlib.nullcontext(lambda _: (graph.replay(), output)[1])
 
 
-def inductor(**mode):
-    return torch.compile(model, dynamic=False, **mode)
-
-
-def graphed(*batches):
-    return cuda_graphs(compile_ahead(*batches), **graph_options)
-
-
-bare = contextlib.nullcontext
-prepare = {
-    "eager": lambda _: bare(model),
-    "eager, CUDA graph": lambda images: bare(capture(images)),
-    "Inductor": lambda _: bare(inductor()),
-    "Inductor, CUDA graph": lambda _: bare(inductor(mode="reduce-overhead")),
-    "TensorRT": lambda images: bare(compile_ahead(*[len(images)] * 3)),
-    "TensorRT, CUDA graph": lambda images: graphed(*[len(images)] * 3),
-    "TensorRT for all sizes, CUDA graph": lambda _: graphed(1, best, largest),
-}
+def bytes_left():
+    kept, peak = torch.cuda.memory_reserved(), torch.cuda.max_memory_allocated()
+    return torch.cuda.mem_get_info()[0] + kept - peak
 
 
 def measure(backend, batch):
     images = noise(batch)
     torch.compiler.reset()
     gc.collect()  # Engines of the round before go now, not while we look at memory.
-    torch.cuda.empty_cache()
-    free, start = torch.cuda.mem_get_info()[0], time.perf_counter()
-    with prepare[backend](images) as call:
-        for _ in range(3):  # The first calls compile, and record CUDA graphs.
+    torch.cuda.reset_peak_memory_stats()
+    left, start = bytes_left(), time.perf_counter()
+    run = BUILD[backend](images)
+    run(images).cpu()  # The first call compiles. Wait for its result.
+    seconds = time.perf_counter() - start
+    for label in (backend, f"{backend}, CUDA graph"):
+        torch.cuda.reset_peak_memory_stats()  # What compiling took is free again.
+        with prepare(label, run, images) as call:
             call(images)
-        torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
-        memory = (free - torch.cuda.mem_get_info()[0]) / 2**20
-        ms = median_ms(call, images)
-    key = {"model": name, "backend": backend, "precision": precision, "batch": batch}
-    return key | {"latency_ms": ms, "peak_memory_mb": memory, "compile_s": seconds}
+            used = left - bytes_left() + (0 if "TensorRT" in backend else held)
+            check(call, images)
+            ms = median_ms(call, images)
+        shape, speedup = f"{batch}x3x224x224", eager_ms.setdefault(batch, ms) / ms
+        yield name, label, precision, shape, ms, speedup, used / 2**20, seconds
 
 
-results = pd.DataFrame([measure(key, batch) for batch in batches for key in prepare])
-latency = results.pivot(index="batch", columns="backend", values="latency_ms")
+eager_ms = {}  # Eager comes first at each batch size.
+rows = [row for batch in batches for key in BUILD for row in measure(key, batch)]
+columns = "model backend precision shape latency_ms speedup peak_memory_mb compile_s"
+results = pd.DataFrame(rows, columns=columns.split())
+latency = results.pivot_table("latency_ms", "shape", "backend", sort=False)
+latency.index = batches
 
 # %%
-# Solid lines have CUDA graphs, dashed lines have none. Where a line is flat, the host
-# sets the pace: more images cost nothing, because the GPU was waiting anyway. Where
-# it climbs in parallel to the dotted limit, the GPU does. A dashed line may even fall,
-# because the host's pace varies from run to run.
+# Both sides have the same scales. Where a line is flat, the host sets the pace: more
+# images cost nothing, because the GPU was waiting anyway. Where it climbs in parallel
+# to the dotted limit, the GPU does. Without CUDA graphs a line may even fall, because
+# the host's pace varies from run to run.
 #
-# The distance from the solid green line to the blue one is the price of one engine for
-# all sizes. Its kernels are not made for the size at hand, and the table shows that it
-# takes the memory of the largest size at each size.
+# The distance between TensorRT's two lines is the price of one engine for all sizes.
+# Its kernels are not made for the size at hand, and the table shows that it takes the
+# memory of the largest size at each size.
 
 # Needs a GPU: it draws the timings.
 # Output varies: it draws timings.
-figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
-styles = ["C7--", "C7-", "C1--", "C1-", "C2--", "C2-", "C0-"]
-latency[[*prepare]].plot(ax=axes, style=styles, marker=".", loglog=True)
-axes.plot(batches, limits, "k:", label="limit")
-axes.set_xticks(batches, batches)
-axes.set(title=f"{name}, {precision}", xlabel="images a batch", ylabel="latency (ms)")
-axes.legend(fontsize=7, handlelength=4)
+figure, axes = plt.subplots(1, 2, figsize=(7, 3.8), sharey=True, layout="constrained")
+for ax, end, word in zip(axes, ("", ", CUDA graph"), ("without", "with")):
+    latency[[b + end for b in BUILD]].plot(ax=ax, style=".-", loglog=True, legend=False)
+    ax.plot(batches, limits, "k:")
+    ax.set_xticks(batches, batches)
+    ax.set(title=f"Latency in ms, {word} CUDA graphs", xlabel="batch size")
+figure.legend(axes[0].lines, [*BUILD, "limit"], loc="outside upper center", ncols=3)
 plt.show()
 
 # %%
-# Who won at which size, what fraction of the limit that is, and all the numbers. A
-# speedup is over eager without CUDA graphs at the same batch size. Expect a small
-# fraction at small batch sizes. A GPU that works through many short kernels one by one
-# fills up for none of them, and the limit knows nothing of that.
+# Who won at which size, what fraction of the limit that is, and all the numbers. The
+# ratios below have CUDA graphs on both sides. Where TensorRT takes longer than Inductor
+# (a ratio above one), a likely reason is that Inductor leaves convolutions to cuDNN. A
+# speedup is over eager without CUDA graphs at the same batch size.
+#
+# Expect a small fraction at small batch sizes. A GPU that works through many short
+# kernels one by one fills up for none of them, and the limit knows nothing of that.
 
 # Needs a GPU: it reports the timings.
 # Output varies: it prints timings.
-ratio = latency["TensorRT, CUDA graph"] / latency["Inductor, CUDA graph"]
 for (batch, times), limit in zip(latency.iterrows(), limits):
-    fastest = f"{times.min():.2f} ms, {limit / times.min():.0%} of the limit"
-    print(f"Batch {batch}: {times.idxmin()} is fastest, {fastest}.", end=" ")
-    print(f"TensorRT takes {ratio[batch]:.2f} of Inductor's time, both with graphs.")
-if (ratio > 1).any():
-    print("Where Inductor wins, a likely reason: it leaves convolutions to cuDNN.")
-results["shape"] = [str((batch, 3, 224, 224)) for batch in results.batch]
-results["speedup"] = results.batch.map(latency["eager"]) / results.latency_ms
-columns = "model backend precision shape latency_ms speedup peak_memory_mb compile_s"
-results[columns.split()].round(3)
+    reached = f"{times.min():.2f} ms, {limit / times.min():.0%} of the limit"
+    print(f"Batch {batch}: fastest is {times.idxmin()}, {reached}")
+for rival in ("Inductor", "TensorRT for all sizes"):
+    ratio = latency["TensorRT, CUDA graph"] / latency[f"{rival}, CUDA graph"]
+    print(f"TensorRT's time over that of {rival}, by batch:", ratio.round(2).to_dict())
+results.round(3)
 
 # %%
 # Takeaways
