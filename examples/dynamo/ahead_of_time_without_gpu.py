@@ -322,8 +322,8 @@ for name in ("TensorRT, portable", "TensorRT, own"):
     errors.clear()
     try:
         data = build(interpreter, ["CURRENT"]) if "own" in name else shipped
-        modules[name], start_s[name], engine_bytes[name] = start(data, name)
-        _, again, _ = start(data, name)
+        modules[name], start_s[name], _ = start(data, name)
+        _, again, engine_bytes[name] = start(data, name)
         print(f"{name}: first start {start_s[name]:.2f} s, second {again:.2f} s")
     except Exception as error:  # a refusal, in the runtime's own words
         print(f"{name}: refused. {error!r}", *errors[-1:])
@@ -372,7 +372,8 @@ print(f"Limit: {limit_ms:.4f} ms, of which arithmetic {compute_ms:.4f} ms")
 # Memory is what a call needs: weights, activations and work space. PyTorch's allocator
 # tells the most that a call took. For eager and Inductor, the model's weights come on
 # top. An engine allocates outside of PyTorch: what comes on top for it is how much less
-# memory the driver had left, above, once the engine was loaded and had run.
+# memory the driver had left, above, after its second start. (The first one also loads
+# what all engines share.)
 
 
 # Needs a GPU: latency.

@@ -308,8 +308,18 @@ print(f"With efficient attention, they are off by up to {off:.4f}.")
 # layers of 768 features. Its weights are random, and that is no loss: a matrix product
 # takes the same steps whatever the numbers are.
 #
-# Every sequence has its full length and there is no mask. So all backends do the same
-# work, and each may use its fastest attention. The last layer's vectors are the output.
+# Every sequence has its full length, and we pass no mask. The last layer's vectors are
+# the output.
+#
+# One thing is easy to miss here. Without a mask, transformers calls PyTorch's attention
+# without one, and PyTorch may pick FlashAttention, which is fast and takes no mask. But
+# that is a decision at run time. While a compiler traces the model, or a CUDA graph
+# records it, transformers does not decide: it builds a mask that lets everything
+# through. So both compilers get the same graph, with that mask in it, and eager in a
+# CUDA graph has it too. Only eager without a graph is spared. We measure the model as
+# it comes, because that is what you get when you compile it. (If your sequences are
+# always full, ``base.encoder(base.embeddings(tokens))`` gives the same vectors, and
+# builds no mask.)
 
 config = transformers.BertConfig(num_hidden_layers=12 if device.type == "cuda" else 2)
 print(f"Weights: random (BERT-base with {config.num_hidden_layers} layers in {dtype})")
@@ -513,10 +523,14 @@ plt.show()
 # reached, and what CUDA graphs change for TensorRT. The table holds all of it; its
 # speed-up is over eager PyTorch without CUDA graphs at the same shape.
 #
-# Where TensorRT loses with CUDA graphs, the reason is its kernels: launching costs
-# neither side anything there. TensorRT-RTX generates its kernels when an engine is
-# first used. Inductor generates those for element-wise work and reductions, and calls
-# cuBLAS for matrix products. On large products cuBLAS is hard to beat.
+# With CUDA graphs, launching costs neither side anything, so who wins there wins by its
+# kernels. TensorRT-RTX generates them when an engine is first used, attention included.
+# Inductor generates those for element-wise work and reductions, and calls libraries for
+# matrix products and for attention. The mask rules out FlashAttention, and the longer
+# the sequence, the more that counts: the work of attention grows with the square of the
+# length. Compare eager with itself at the longest one. If it is slower in a CUDA graph
+# than without, the mask costs more than all the launches. So do not take a lead of
+# TensorRT there for granted once the mask is gone: measure that case.
 
 # Needs a GPU: it reads what was measured.
 # Output varies: it is measured.
@@ -544,6 +558,8 @@ table
 #   <https://docs.pytorch.org/TensorRT/user_guide/dynamic_shapes.html>`_.
 # - Small batches wait for the CPU that launches the kernels. Use CUDA graphs there,
 #   with ``ir="dynamo"``, and compare only with backends that have them too.
+# - Know what is in the graph. A compiler sees a mask that transformers builds, even
+#   where you pass none.
 # - State the limit first. Then a latency says how much there is left to win.
 #
 # More about the backend: `torch.compile with TensorRT
