@@ -1,6 +1,8 @@
 """Recording: what is kept, and that nothing is lost when a run goes wrong."""
 
+import base64
 import contextlib
+import io
 import json
 import os
 import signal
@@ -10,11 +12,12 @@ import time
 
 import nbformat
 import pytest
+from PIL import Image
 
 from gallery.errors import GalleryError
 from gallery.kernel import TutorialError
 from gallery.record import record
-from gallery.recording import load_recording, recording_path
+from gallery.recording import load_recording, recording_path, save_recording
 from gallery.script import read_script
 
 
@@ -36,6 +39,25 @@ def test_round_trip_keeps_outputs_and_provenance(recorded):
     assert recording.provenance["recorded"][:2] == "20"
     assert len(recording.provenance["cell_seconds"]) == 3
     assert not recording.is_stale(script)
+
+
+@pytest.mark.parametrize("opacity", [255, 100])
+def test_pictures_shrink_and_keep_every_pixel(tiny, tmp_path, opacity):
+    drawn = Image.linear_gradient("L").convert("RGBA")
+    drawn.putpixel((3, 3), (200, 10, 10, opacity))
+    png = io.BytesIO()
+    drawn.save(png, "png", compress_level=1)
+    script = read_script(tiny)
+    notebook = script.notebook()
+    data = {"image/png": base64.b64encode(png.getvalue()).decode()}
+    cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    cell.outputs = [nbformat.v4.new_output("display_data", data)]
+    path = save_recording(script, notebook, {}, tmp_path)
+    saved = nbformat.read(path, as_version=4).cells[notebook.cells.index(cell)]
+    kept = base64.b64decode(saved.outputs[0].data["image/png"])
+    picture = Image.open(io.BytesIO(kept)).convert("RGBA")
+    assert picture.tobytes() == drawn.tobytes()
+    assert len(kept) < len(png.getvalue())
 
 
 def test_progress_names_each_cell(tiny, tmp_path):
