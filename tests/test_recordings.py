@@ -9,7 +9,7 @@ from gallery.replay import figures
 from gallery.script import find_scripts, read_script
 
 NAMES = [path.stem for path in find_scripts()]
-MAX_PNG = 120_000
+MAX_PNG = 110_000
 MAX_RECORDING = 900_000
 
 
