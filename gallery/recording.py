@@ -114,11 +114,11 @@ def save_recording(
     folder: Path = RECORDINGS,
 ) -> Path:
     """Write a recording in one step, so that no moment leaves half of one behind."""
-    weights = re.search(r"^Weights: (\w+)", _stream_text(notebook), re.MULTILINE)
+    weights = re.findall(r"^Weights: (\w+)", _stream_text(notebook), re.MULTILINE)
     notebook.metadata[METADATA_KEY] = {
         "code_hash": script.code_hash,
         **provenance,
-        "weights": weights[1] if weights else "none",
+        "weights": " and ".join(dict.fromkeys(weights)) or "none",
     }
     for cell in notebook.cells:
         for out in cell.get("outputs", []):

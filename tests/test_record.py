@@ -41,6 +41,12 @@ def test_round_trip_keeps_outputs_and_provenance(recorded):
     assert not recording.is_stale(script)
 
 
+def test_a_tutorial_with_two_models_tells_the_weights_of_both(tiny, tmp_path):
+    script = _with_cell(tiny, "print('Weights: pretrained (another model)')")
+    saved = nbformat.read(record(script, folder=tmp_path), as_version=4)
+    assert saved.metadata["gallery"]["weights"] == "random and pretrained"
+
+
 @pytest.mark.parametrize("opacity", [255, 100])
 def test_pictures_shrink_and_keep_every_pixel(tiny, tmp_path, opacity):
     drawn = Image.linear_gradient("L").convert("RGBA")

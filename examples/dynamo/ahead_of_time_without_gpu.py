@@ -373,9 +373,9 @@ print(f"Limit: {limit_ms:.4f} ms, of which arithmetic {compute_ms:.4f} ms")
 # tells the most that a call took. For eager and Inductor, the model's weights come on
 # top. An engine allocates outside of PyTorch: what comes on top for it is how much less
 # memory the driver had left, above, after its second start. (The first one also loads
-# what all engines share.) The driver hands out memory in large pieces, and an engine may
-# get one that an earlier engine gave back. So take TensorRT's figures as rough, and do
-# not read a price of portability out of their difference.
+# what all engines share.) The driver hands out memory in large pieces, and an engine
+# may get one that an earlier engine gave back. So take TensorRT's figures as rough, and
+# do not read a price of portability out of their difference.
 
 
 # Needs a GPU: latency.
