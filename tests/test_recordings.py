@@ -2,6 +2,7 @@
 
 import pytest
 
+from gallery.directives import benchmark
 from gallery.engines import load_engine_report
 from gallery.paths import ENGINES, RECORDINGS
 from gallery.recording import load_recording
@@ -27,6 +28,24 @@ def test_recording_is_whole_current_and_small(name):
     pictures = figures(recording.outputs(script))
     assert pictures, f"{name} draws no figure"
     assert all(len(figure.png) <= MAX_PNG for figure in pictures)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_benchmark_is_written_like_the_others(name):
+    [path] = find_scripts([name])
+    recording = load_recording(name)
+    if recording is None:
+        pytest.skip(f"{name} has not been recorded on a GPU yet; its page says so")
+    frame = benchmark(recording, read_script(path))
+    assert frame["precision"].isin(["float32", "float16", "bfloat16"]).all()
+    assert frame["shape"].str.fullmatch(r"\d+(x\d+)*").all()
+    # The yardstick comes first: eager PyTorch, without a CUDA graph.
+    for _, group in frame.groupby(["model", "shape"], sort=False):
+        first = group.iloc[0]
+        assert "eager" in first["backend"]
+        assert "graph" not in first["backend"]
+        speedup = first["latency_ms"] / group["latency_ms"]
+        assert group["speedup"].to_numpy() == pytest.approx(speedup, rel=0.01)
 
 
 @pytest.mark.parametrize("name", NAMES)
