@@ -260,13 +260,13 @@ def main() -> None:
     if compiling and torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx:
         print(
             "Note: the container's PyTorch backend runs engines of standard TensorRT. "
-            "This one is TensorRT-RTX's: to serve MODEL_libtorch, run this script with "
+            f"This one is TensorRT-RTX's: to serve {folder.name}, run this script with "
             "torch-tensorrt in NVIDIA's PyTorch container of the same release."
         )
 
 
 if __name__ == "__main__":
-    # Torch-TensorRT warns that the engine would not accept a batch of 1. It does:
-    # main() compares its answer with eager's.
-    logging.getLogger("torch_tensorrt").setLevel(logging.ERROR)
+    # Libraries hint at each other's deprecations, and Torch-TensorRT warns that the
+    # engine would not accept a batch of 1. It does: main() compares it with eager.
+    logging.disable(logging.WARNING)
     sys.exit(main())
