@@ -121,6 +121,9 @@ def run_notebook(
     skipped = 0
     with (
         tempfile.TemporaryDirectory(prefix="gallery-") as folder,
+        # Inductor and TensorRT keep what they compiled below TMPDIR. A tutorial must
+        # not find what another one left: its compile times would look too short.
+        tempfile.TemporaryDirectory(prefix="gallery-tmp-") as caches,
         # Native libraries write here; it tells why a kernel died.
         tempfile.TemporaryFile("w+", errors="replace") as native_log,
     ):
@@ -136,7 +139,8 @@ def run_notebook(
         )
         current = 0
         try:
-            with client.setup_kernel(env=kernel_environment(), stderr=native_log):
+            env = kernel_environment() | {"TMPDIR": caches}
+            with client.setup_kernel(env=env, stderr=native_log):
                 for index, cell in enumerate(whole.cells):
                     if cell.cell_type != "code":
                         continue

@@ -5,10 +5,12 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -45,6 +47,22 @@ def test_a_tutorial_with_two_models_tells_the_weights_of_both(tiny, tmp_path):
     script = _with_cell(tiny, "print('Weights: pretrained (another model)')")
     saved = nbformat.read(record(script, folder=tmp_path), as_version=4)
     assert saved.metadata["gallery"]["weights"] == "random and pretrained"
+
+
+def test_a_tutorial_does_not_find_what_another_one_compiled(tiny, tmp_path):
+    # Where Inductor keeps its kernels, in its own words.
+    code = (
+        "from pathlib import Path; import torch._inductor.codecache as c\n"
+        "kernel = Path(c.cache_dir(), 'kernel'); print('found', kernel.exists())\n"
+        "kernel.parent.mkdir(parents=True, exist_ok=True); kernel.touch()\n"
+        "print('left', kernel)"
+    )
+    script = _with_cell(tiny, code)
+    for _ in range(2):
+        text = record(script, folder=tmp_path / "out").read_text()
+        assert "found False" in text
+    left = re.search(r"left (\S+?)\\n", text)[1]
+    assert not Path(left).exists()  # nor does it stay on the disk
 
 
 @pytest.mark.parametrize("opacity", [255, 100])

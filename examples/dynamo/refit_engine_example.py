@@ -284,6 +284,11 @@ check(f"The encoder's engine agrees with eager to within {loose}", agrees)
 # can be short. But for a refittable engine it needs the GPU as it builds, and does more
 # there. So the fair rival of a refit is not the build of its own kind of engine, but
 # the faster of the two builds.
+#
+# Each way is timed once. Most of a refit, and of a build with fixed weights, is work of
+# the CPU, so those two depend on what else the machine does. A second run beside other
+# programs took about equally long for both. Read a difference between them with that in
+# mind; the one to the refittable build is far larger than that.
 
 # Needs a GPU: TensorRT refits an engine on the device.
 # Output varies: seconds on the clock.

@@ -529,8 +529,8 @@ plt.show()
 # matrix products and for attention. The mask rules out FlashAttention, and the longer
 # the sequence, the more that counts: the work of attention grows with the square of the
 # length. Compare eager with itself at the longest one. If it is slower in a CUDA graph
-# than without, the mask costs more than all the launches. So do not take a lead of
-# TensorRT there for granted once the mask is gone: measure that case.
+# than without, the mask is the likely reason. So do not take a lead of TensorRT there
+# for granted once the mask is gone. This page did not measure that case.
 
 # Needs a GPU: it reads what was measured.
 # Output varies: it is measured.
