@@ -423,9 +423,8 @@ print("No faster than, in ms:", {b: round(ms, 3) for b, ms in zip(batches, limit
 # and includes the first call. It is measured once, and a compilation may find kernels
 # of an earlier one in a cache on disk. For this recording, another tutorial had
 # compiled the same network for batch 1 on the same machine. So the compile times at
-# batch 1 are too short for a fresh start; those of the other sizes are not affected.
-# The engine for all sizes is given time to specialize its kernels for a shape only as
-# long as the warm-up lasts.
+# batch 1 are most likely too short for a fresh start. The engine for all sizes is given
+# time to specialize its kernels for a shape only as long as the warm-up lasts.
 #
 # Memory is what a call needs: weights, activations and work space. TensorRT allocates
 # outside of PyTorch, so the driver has to tell what is left. PyTorch's allocator keeps
