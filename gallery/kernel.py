@@ -121,8 +121,8 @@ def run_notebook(
     skipped = 0
     with (
         tempfile.TemporaryDirectory(prefix="gallery-") as folder,
-        # Inductor and TensorRT keep what they compiled below TMPDIR. A tutorial must
-        # not find what another one left: its compile times would look too short.
+        # A tutorial must not find kernels that another one compiled: its compile times
+        # would look too short.
         tempfile.TemporaryDirectory(prefix="gallery-tmp-") as caches,
         # Native libraries write here; it tells why a kernel died.
         tempfile.TemporaryFile("w+", errors="replace") as native_log,
@@ -139,7 +139,11 @@ def run_notebook(
         )
         current = 0
         try:
-            env = kernel_environment() | {"TMPDIR": caches}
+            env = kernel_environment() | {
+                "TMPDIR": caches,  # TensorRT's, and whatever else is temporary
+                "TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor",
+                "TRITON_CACHE_DIR": f"{caches}/triton",
+            }
             with client.setup_kernel(env=env, stderr=native_log):
                 for index, cell in enumerate(whole.cells):
                     if cell.cell_type != "code":

@@ -49,7 +49,10 @@ def test_a_tutorial_with_two_models_tells_the_weights_of_both(tiny, tmp_path):
     assert saved.metadata["gallery"]["weights"] == "random and pretrained"
 
 
-def test_a_tutorial_does_not_find_what_another_one_compiled(tiny, tmp_path):
+def test_a_tutorial_does_not_find_what_another_one_compiled(
+    tiny, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "of-the-user"))
     # Where Inductor keeps its kernels, in its own words.
     code = (
         "from pathlib import Path; import torch._inductor.codecache as c\n"
