@@ -6,8 +6,8 @@ there. The tutorial ``how_we_measure`` explains it line by line.
 """
 
 # The ruler: the same code measures on every page; how_we_measure explains it.
-# The ruler: the same code measures on every page; how_we_measure explains it.
 import gc
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -301,7 +301,8 @@ def plot_ready(table):
             ready = max(row.compile_s + row.first_call_s, 0.1)
             label = row.backend.removesuffix(", CUDA graph")
             axis.plot(ready, row.latency_ms, "osD^v<>P"[index % 8], label=label, ms=8)
-        axis.set(xscale="log", title=shape, xlim=(0.05, 500), ylim=(0, None))
+        top = 1.15 * here.latency_ms.max()
+        axis.set(xscale="log", title=shape, xlim=(0.05, 500), ylim=(0, top))
         axis.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
     figure.supxlabel("seconds until ready")
     axes[0][0].set_ylabel("latency in ms")
