@@ -1,4 +1,4 @@
-"""Command line: ``python -m gallery run|verify|status [tutorial ...]``."""
+"""Command line: ``python -m gallery run|verify|status|check [tutorial ...]``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from gallery.check import check
 from gallery.engines import execute_without_gpu
 from gallery.errors import GalleryError
 from gallery.machine import (
@@ -108,7 +109,7 @@ def status(names: list[str]) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m gallery", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for function in (run, verify, status):
+    for function in (run, verify, status, check):
         command = commands.add_parser(function.__name__, help=function.__doc__)
         command.add_argument("names", nargs="*", help="tutorials; all if none is named")
         command.set_defaults(function=function)

@@ -90,6 +90,13 @@ def install() -> None:
     _installed = True
 
 
+def let_import() -> None:
+    """Let `import torch_tensorrt` succeed, and nothing more."""
+    import torch
+
+    _replace_device_queries(torch)
+
+
 def engines() -> list[dict[str, Any]]:
     """The engines built in this process so far, oldest first."""
     return copy.deepcopy(_engines)

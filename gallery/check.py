@@ -1,0 +1,41 @@
+"""The command ``check``: holds tutorials to the contract before anything runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from gallery.contract import problems
+from gallery.errors import GalleryError
+from gallery.paths import ROOT
+from gallery.script import Script, find_scripts, read_script
+
+
+def messages(script: Script) -> list[str]:
+    """All problems of a script, each as ``file:line: what is wrong. what to do.``"""
+    name = shown(script.path)
+    return [f"{name}:{problem.line}: {problem.text}" for problem in problems(script)]
+
+
+def shown(path: Path) -> str:
+    """A path as a terminal can open it: from the repository's root if it is inside."""
+    path = path.resolve()
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def check(names: list[str]) -> int:
+    """Hold tutorials to the contract, without running them. Takes about a second."""
+    paths, found = find_scripts(names), []
+    for path in paths:
+        try:
+            found += messages(read_script(path))
+        except GalleryError as error:
+            found.append(f"{shown(path)}:1: {error}")
+    for message in found:
+        print(message, file=sys.stderr)
+    count = f"{len(paths)} tutorial{'s' if len(paths) > 1 else ''}"
+    if found:
+        print(f"{count} checked: {len(found)} to mend.", file=sys.stderr)
+    else:
+        print(f"{count} checked: no problems.")
+    return 1 if found else 0

@@ -1,0 +1,205 @@
+"""Rules that follow from what a tutorial does: it compiles, loads a model, measures."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+from collections.abc import Iterator
+
+from gallery.contract.page import Page, Problem, strings
+from gallery.errors import GalleryError
+from gallery.write_ruler import MARKER, with_ruler
+
+COLUMNS = (
+    *("model", "backend", "precision", "shape"),
+    *("latency_ms", "latency_p20", "latency_p80", "speedup"),
+    *("error", "peak_memory_mb", "compile_s", "first_call_s"),
+)
+CHECK_LINE = ("relative error", "allowed", "another input")
+DRAWS = re.compile(r"(?:plt\.show|plot_ready|display)$")
+FIGURES_WHEN_MEASURING = 2
+# Tokenizers and the like are loaded from a hub as models are, and have no weights.
+NO_WEIGHTS = re.compile(r"(Tokenizer|Processor|Config|Scheduler|FeatureExtractor)\w*$")
+MODEL_CLASS = re.compile(r"(Model|For[A-Z]\w+|Pipeline|Autoencoder\w*)$")
+MODEL_PACKAGES = ("transformers", "diffusers", "timm", "torchvision.models", "sam2")
+
+
+def measuring_problems(page: Page) -> Iterator[Problem]:
+    """What a tutorial of this kind owes its readers."""
+    yield from _check(page)
+    yield from _weights(page)
+    yield from _figures(page)
+    yield from _ruler(page)
+    yield from _table(page)
+    yield from _columns(page)
+
+
+def _check(page: Page) -> Iterator[Problem]:
+    if not page.compiles:
+        return
+    told = " ".join(text for cell in page.own_cells for _, text in strings(cell.tree))
+    by_hand = all(word in told for word in CHECK_LINE)
+    by_ruler = page.measures and page.calls("check", "compare", "measure")
+    if not by_ruler and not by_hand:
+        yield Problem(
+            page.builds[0].lineno,
+            "Compiles, and no check can fail: there is no negative control. Call the "
+            "ruler's check(...), or print 'relative error ..., allowed ..., another "
+            "input ...'.",
+        )
+
+
+def _weights(page: Page) -> Iterator[Problem]:
+    loads = _model_loads(page)
+    said = any(
+        re.match(r"Weights: (?!\s)", text) or text in {"Weights: ", "Weights:"}
+        for cell in page.own_cells
+        for _, text in strings(cell.tree)
+    )
+    if loads and not said:
+        yield Problem(
+            loads[0],
+            "Loads a model and does not print where its weights come from. Print "
+            "'Weights: pretrained ...' or 'Weights: random ...'.",
+        )
+
+
+def _model_loads(page: Page) -> list[int]:
+    """Lines that load a model with weights, pretrained or random."""
+    origin = {}
+    for node in page.nodes(ast.Import, ast.ImportFrom):
+        for alias in node.names:
+            module = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            origin[alias.asname or alias.name] = f"{module}{alias.name}"
+    found = []
+    for node in page.nodes(ast.Call):
+        first, dot, rest = ast.unparse(node.func).partition(".")
+        name = f"{origin.get(first, first)}{dot}{rest}"
+        owner, _, last = name.rpartition(".")
+        if last in {"from_pretrained", "from_config"}:
+            if not NO_WEIGHTS.search(owner):
+                found.append(node.lineno)
+        elif name.startswith(MODEL_PACKAGES):
+            builds = MODEL_CLASS.search(last) or last in {"get_model", "create_model"}
+            of_torchvision = owner.startswith("torchvision.models")
+            lower = last[:1].islower() and not last.startswith(("get_", "list_"))
+            if builds or (of_torchvision and lower):
+                found.append(node.lineno)
+    return sorted(found)
+
+
+def _figures(page: Page) -> Iterator[Problem]:
+    drawn = [
+        node for node in page.nodes(ast.Call) if DRAWS.search(ast.unparse(node.func))
+    ]
+    wanted = FIGURES_WHEN_MEASURING if page.measures else 1
+    end = len(page.source.splitlines())
+    if not drawn:
+        yield Problem(
+            end,
+            "No cell draws a figure, and the card shows the first one. Draw one, and "
+            "end its cell with plt.show().",
+        )
+    elif len(drawn) < wanted:
+        yield Problem(
+            end,
+            f"A tutorial that measures has {wanted} figures: what was measured, and "
+            "seconds until ready against latency (plot_ready). Draw the missing one.",
+        )
+
+
+def _ruler(page: Page) -> Iterator[Problem]:
+    if not page.measures:
+        return
+    line = next(cell.line for cell in page.cells if cell.is_ruler)
+    write = f"python -m gallery ruler {page.name}"
+    try:
+        same = with_ruler(page.source) == page.source
+    except GalleryError as error:
+        yield Problem(line, str(error))
+        return
+    if not same:
+        yield Problem(
+            line, f"The ruler is not that of gallery/ruler.py. Write it anew: {write}."
+        )
+
+
+def _table(page: Page) -> Iterator[Problem]:
+    """A tutorial that measures shows the ruler's table as the value of a cell."""
+    if not page.measures:
+        return
+    tables = {
+        name.id
+        for node in page.nodes(ast.Assign)
+        if _mentions(node.value, {"results"})
+        for target in node.targets
+        for name in ast.walk(target)
+        if isinstance(name, ast.Name)
+    }
+    for cell in page.own_cells:
+        last = cell.tree.body[-1] if cell.tree.body else None
+        if isinstance(last, ast.Expr) and _mentions(last.value, {"results", *tables}):
+            return
+    yield Problem(
+        len(page.source.splitlines()),
+        "Measures, and no cell ends with the benchmark table. Let the last measuring "
+        "cell end with results(rows).",
+    )
+
+
+def _mentions(node: ast.AST, names: set[str]) -> bool:
+    return any(isinstance(n, ast.Name) and n.id in names for n in ast.walk(node))
+
+
+def _columns(page: Page) -> Iterator[Problem]:
+    """Columns of a benchmark table that nearly have the right name."""
+    for node in page.nodes(ast.Dict, ast.List, ast.Tuple, ast.Call, ast.Constant):
+        words = _words(node)
+        exact = {word for word, _ in words}.intersection(COLUMNS)
+        if len(exact) < 3:
+            continue
+        if len(exact) > len(COLUMNS) // 2 and not page.measures:
+            yield Problem(
+                node.lineno,
+                "A benchmark table of its own making. Put a cell with the line "
+                f"'{MARKER}' into the script, write the ruler into it: python -m "
+                f"gallery ruler {page.name}, and let results(rows) make the table.",
+            )
+        for word, line in words:
+            close = difflib.get_close_matches(word, COLUMNS, n=1, cutoff=0.75)
+            if word not in COLUMNS and close and close[0] not in exact:
+                yield _misspelt(word, line, close[0])
+    for node in page.nodes(ast.Subscript):
+        key = node.slice
+        if isinstance(key, ast.Constant) and isinstance(key.value, str):
+            distinct = [column for column in COLUMNS if "_" in column]
+            close = difflib.get_close_matches(key.value, distinct, n=1, cutoff=0.85)
+            if close and key.value not in COLUMNS:
+                yield _misspelt(key.value, node.lineno, close[0])
+
+
+def _words(node: ast.AST) -> list[tuple[str, int]]:
+    """The words of one list, dict, call or text of names, with their lines."""
+    if isinstance(node, ast.Call):
+        return [(k.arg, k.value.lineno) for k in node.keywords if k.arg]
+    if isinstance(node, ast.Constant):
+        text = node.value if isinstance(node.value, str) else ""
+        return [(word.strip(","), node.lineno) for word in text.split()]
+    parts = node.keys if isinstance(node, ast.Dict) else node.elts
+    return [
+        (part.value, part.lineno)
+        for part in parts
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
+    ]
+
+
+def _misspelt(word: str, line: int, right: str) -> Problem:
+    return Problem(
+        line,
+        f"The column {word!r} of the benchmark table is not one that the results page "
+        f"knows. Write {right!r}.",
+    )
+
+
+__all__ = ["COLUMNS", "MARKER", "measuring_problems"]
