@@ -40,7 +40,8 @@ def with_ruler(text: str) -> str:
     cells = CELL.findall(text)
     if len(cells) > 1:
         raise GalleryError(f"There are {len(cells)} ruler cells; keep one of them.")
-    return CELL.sub(lambda _: ruler() + "\n", text)
+    # Two blank lines, as the formatter wants them after a function.
+    return CELL.sub(lambda _: ruler() + "\n\n", text)
 
 
 def write_ruler(path: Path) -> bool:
