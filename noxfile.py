@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["gallery"]
@@ -41,11 +42,19 @@ def build_site(session: nox.Session, python: str = "python") -> None:
 def gallery(session: nox.Session) -> None:
     """Execute all tutorials, or those named after --, then build the site."""
     python = install_stack(session, "requirements-rtx.txt")
-    # The site is built from the recordings even where a tutorial fails.
+    # The site is built from the recordings even where a tutorial fails, but not after
+    # Ctrl-C. The gallery needs time to end its processes.
     try:
-        session.run(python, "-m", "gallery", "run", *session.posargs)
-    finally:
-        build_site(session, python)
+        session.run(
+            *(python, "-m", "gallery", "run", *session.posargs),
+            interrupt_timeout=60,
+            terminate_timeout=60,
+        )
+    except CommandFailed as failed:
+        if getattr(failed, "return_code", 1) in (None, 1):
+            build_site(session, python)
+        raise
+    build_site(session, python)
 
 
 @nox.session
@@ -67,7 +76,11 @@ def test(session: nox.Session) -> None:
 def notebooks(session: nox.Session) -> None:
     """Run the recorded notebooks again with nbval, on a GPU, and compare."""
     python = install_stack(session, "requirements-rtx.txt", "requirements-test.txt")
-    session.run(python, "-m", "gallery", "verify", *session.posargs)
+    session.run(
+        *(python, "-m", "gallery", "verify", *session.posargs),
+        interrupt_timeout=60,
+        terminate_timeout=60,
+    )
 
 
 @nox.session

@@ -1,127 +1,231 @@
-"""Command line: ``python -m gallery run|verify|status|check [tutorial ...]``."""
+"""Command line: ``python -m gallery COMMAND [tutorial ...]``."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-import time
+from pathlib import Path
 
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
+from gallery import record as recorder
+from gallery import steady as steadiness
+from gallery import verify as verifier
+from gallery.batch import Batch, Job, Outcome, cpu_slot, slots_for
 from gallery.check import check
-from gallery.engines import execute_without_gpu
+from gallery.display import Display, console, say
+from gallery.engines import TIME_LIMIT_S as CPU_TIME_LIMIT_S
 from gallery.errors import GalleryError
 from gallery.machine import (
-    Machine,
     describe_machine,
+    gpus_for_us,
     require_driver,
     require_gpu,
     require_stack,
 )
-from gallery.record import record
+from gallery.paths import ALL_RECORDINGS, RECORDINGS
 from gallery.recording import load_recording
-from gallery.script import find_scripts, read_script
-from gallery.status import row, table
-from gallery.verify import compare
+from gallery.script import Script, find_scripts, read_script
+from gallery.status import Row, recording_state, row, table
 
-# In a log there is no terminal to fit.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
+INTERRUPTED = 130
 
 
-def run(names: list[str]) -> int:
-    """Execute tutorials: record them on a GPU, or build their engines without one."""
-    scripts = [read_script(path) for path in find_scripts(names)]
+def run(words: argparse.Namespace) -> int:
+    """Execute tutorials: record them on GPUs, or build their engines without one."""
+    scripts, failures = _read(words.names)
+    if words.no_gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # as on a machine without one
     machine = describe_machine()
     require_stack(machine)
     require_driver(machine)
-    if machine.gpu:
-        require_gpu(machine)
-        console.print(f"Recording on {machine.gpu}.")
-    else:
-        console.print(
-            "No GPU here: each tutorial runs on the CPU and builds real engines ahead "
-            "of time. Recordings stay as they are."
+    if not machine.gpus:
+        say(
+            "No GPU is used: each tutorial runs on the CPU and builds real engines "
+            "ahead of time. Recordings stay as they are."
         )
-    failures, rows = {}, []
-    for script in scripts:
-        started = time.monotonic()
-        try:
-            here = _run_one(script, machine)
-        except GalleryError as error:
-            failures[script.name], here = error, "failed"
-            console.print(f"[red]{error}", soft_wrap=True)
-        line = row(script)
-        line.here, line.seconds = here, time.monotonic() - started
-        rows.append(line)
-    console.print(table(rows))
-    for error in failures.values():
-        console.print(f"[red]Failed:[/] {error}", soft_wrap=True)
-    return 1 if failures else 0
+        limit = _limit(words, CPU_TIME_LIMIT_S)
+        jobs = [Job("cpu", script.name, limit) for script in scripts]
+        with Display() as display:
+            outcomes = Batch([cpu_slot()], display.watch).run(jobs)
+        return _close(words.names, scripts, RECORDINGS, outcomes, failures)
+    folder = ALL_RECORDINGS / machine.name
+    with gpus_for_us(machine) as gpus:
+        names = ", ".join(f"{gpu.name} ({gpu.device})" for gpu in gpus)
+        say(f"Recording into {folder.name} on {names}.")
+        due = [
+            script
+            for script in scripts
+            if words.all or recording_state(script, folder) != "current"
+        ]
+        if len(due) < len(scripts):
+            count = len(scripts) - len(due)
+            say(f"{count} of {len(scripts)} are current; --all records them too.")
+        limit = _limit(words, recorder.TIME_LIMIT_S)
+        jobs = _longest_first([Job("record", s.name, limit, folder) for s in due])
+        with Display() as display:
+            outcomes = Batch(slots_for(machine, gpus), display.watch).run(jobs)
+    return _close(words.names, scripts, folder, outcomes, failures)
 
 
-def _run_one(script, machine: Machine) -> str:
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    ) as display:
-        task = display.add_task(script.name)
-        started = time.monotonic()
-
-        def progress(cell: int, cells: int) -> None:
-            where = f"{script.name}: cell {cell} of {cells}"
-            display.update(task, description=where)
-            if not console.is_terminal:
-                console.print(f"{where}, after {time.monotonic() - started:.0f} s")
-
-        if machine.gpu:
-            record(script, progress=progress)
-            return "recorded"
-        execute_without_gpu(script, progress=progress)
-        return "ran on the CPU"
-
-
-def verify(names: list[str]) -> int:
-    """Run the recorded notebooks again with nbval, on a GPU, and compare."""
-    scripts = [read_script(path) for path in find_scripts(names)]
-    require_gpu(describe_machine())
-    recordings = [load_recording(script.name) for script in scripts]
-    for script, recording in zip(scripts, recordings):
-        if recording is None:
-            console.print(f"{script.name}: not recorded, nothing to verify.")
-    paths = [recording.path for recording in recordings if recording]
-    if not paths:
+def verify(words: argparse.Namespace) -> int:
+    """Run the recorded notebooks again with nbval, on GPUs, and compare."""
+    scripts, failures = _read(words.names)
+    machine = describe_machine()
+    require_gpu(machine)
+    folder = _recordings_for(machine.name)
+    scripts = [s for s in scripts if recording_state(s, folder) != "missing"]
+    if not scripts and not failures:
         raise GalleryError(
             "There is no recording to verify. Record one: nox -s gallery"
         )
-    return compare(paths)
+    limit = _limit(words, verifier.TIME_LIMIT_S)
+    jobs = _longest_first([Job("verify", s.name, limit, folder) for s in scripts])
+    with gpus_for_us(machine) as gpus, Display() as display:
+        slots = slots_for(machine, gpus, each=words.per_gpu)
+        outcomes = Batch(slots, display.watch).run(jobs)
+    return _close(words.names, scripts, folder, outcomes, failures)
 
 
-def status(names: list[str]) -> int:
+def steady(words: argparse.Namespace) -> int:
+    """Record a tutorial alone and beside another, keep neither, compare the figures."""
+    [script], [other] = (_read([name])[0] for name in (words.name, words.beside))
+    machine = describe_machine()
+    limit = _limit(words, recorder.TIME_LIMIT_S)
+    with gpus_for_us(machine) as gpus, Display() as display:
+        slots = slots_for(machine, gpus)
+        if len(slots) < 2:
+            raise GalleryError("Two free GPUs are needed to run two side by side.")
+        jobs = [Job("measure", s.name, limit) for s in (script, other)]
+        outcomes = steadiness.measure_beside(*jobs, slots, display.watch)
+    for outcome in outcomes:
+        if outcome.failure:
+            return 1
+    alone, beside = (outcome.told["rows"] for outcome in outcomes)
+    rows = steadiness.differences(alone, beside)
+    console.print(steadiness.table(rows))
+    most = steadiness.largest(rows)
+    say(
+        f"The largest difference is {100 * most:.1f}%; "
+        f"{100 * steadiness.ALLOWED:.0f}% are allowed."
+    )
+    return 1 if most > steadiness.ALLOWED else 0
+
+
+def status(words: argparse.Namespace) -> int:
     """Show what the repository holds for each tutorial."""
-    console.print(table([row(read_script(path)) for path in find_scripts(names)]))
-    return 0
+    scripts, failures = _read(words.names)
+    return _close(words.names, scripts, RECORDINGS, {}, failures)
+
+
+def _read(names: list[str]) -> tuple[list[Script], dict[str, str]]:
+    """The scripts, and for each that cannot be read the reason."""
+    scripts, failures = [], {}
+    for path in find_scripts(names):
+        try:
+            scripts.append(read_script(path))
+        except GalleryError as error:
+            failures[path.stem] = str(error)
+    return scripts, failures
+
+
+def _limit(words: argparse.Namespace, default: float) -> float:
+    return 60 * words.minutes if words.minutes else default
+
+
+def _recordings_for(machine: str) -> Path:
+    """Recordings of this kind of machine, or those that pages show."""
+    own = ALL_RECORDINGS / machine
+    return own if own.exists() else RECORDINGS
+
+
+def _longest_first(jobs: list[Job]) -> list[Job]:
+    """By the seconds of the last recording; what has none may be long."""
+
+    def seconds(job: Job) -> float:
+        try:
+            recording = load_recording(job.name, job.folder)
+        except GalleryError:
+            return float("inf")
+        return recording.seconds if recording else float("inf")
+
+    return sorted(jobs, key=seconds, reverse=True)
+
+
+def _close(
+    names: list[str],
+    scripts: list[Script],
+    folder: Path,
+    outcomes: dict[str, Outcome],
+    failures: dict[str, str],
+) -> int:
+    """Print the closing table and every failure; return the exit code."""
+    by_name = {script.name: script for script in scripts}
+    failures = dict(failures)
+    rows = []
+    for name in sorted({*by_name, *failures}):
+        line = row(by_name[name], folder) if name in by_name else Row(name)
+        outcome = outcomes.get(name)
+        if outcome:
+            line.seconds = outcome.seconds
+            line.here = outcome.told.get("here", "failed")
+            if outcome.failure:
+                failures[name] = outcome.failure
+        elif name in failures:
+            line.here = "failed"
+        rows.append(line)
+    console.print(table(rows))
+    for reason in failures.values():
+        say(f"Failed: {reason}", "red")
+    return 1 if failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m gallery", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def add(function, names: bool = True, limit: bool = True):
+        command = commands.add_parser(function.__name__, help=function.__doc__)
+        command.set_defaults(function=function)
+        if names:
+            command.add_argument(
+                "names", nargs="*", help="tutorials; all if none is named"
+            )
+        if limit:
+            command.add_argument(
+                "--minutes", type=float, help="time limit of a tutorial"
+            )
+        return command
+
+    command = add(run)
+    command.add_argument(
+        "--all", action="store_true", help="record also what is current"
+    )
+    command.add_argument(
+        "--no-gpu", action="store_true", help="do as on a machine without a GPU"
+    )
+    command = add(verify)
+    command.add_argument(
+        "--per-gpu", type=int, default=2, help="notebooks at a time on each GPU"
+    )
+    command = add(steady, names=False)
+    command.add_argument("name", help="the tutorial that is measured")
+    command.add_argument("--beside", required=True, help="what runs on another GPU")
+    add(status, limit=False)
+    command = add(check, limit=False)
+    command.set_defaults(function=lambda words: check(words.names))
+    return parser
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m gallery", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for function in (run, verify, status, check):
-        command = commands.add_parser(function.__name__, help=function.__doc__)
-        command.add_argument("names", nargs="*", help="tutorials; all if none is named")
-        command.set_defaults(function=function)
-    words = parser.parse_args()
+    words = _parser().parse_args()
     try:
-        return words.function(words.names)
+        return words.function(words)
     except GalleryError as error:
-        console.print(f"[red]{error}", soft_wrap=True)
+        say(str(error), "red")
         return 1
     except KeyboardInterrupt:
-        console.print("Interrupted. Recordings made so far are whole.")
-        return 130
+        say("Interrupted. Recordings made so far are whole; the next run goes on.")
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

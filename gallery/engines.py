@@ -6,6 +6,7 @@ compiler made: how many engines, their sizes, and the operators inside them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,11 @@ from pathlib import Path
 from gallery.errors import GalleryError
 from gallery.kernel import Progress, run_notebook
 from gallery.paths import ENGINES
-from gallery.recording import write_atomically
-from gallery.script import Script
+from gallery.recording import partial_path, write_atomically
+from gallery.script import Script, needs_gpu
+from gallery.workspace import Workspace
 
 TIME_LIMIT_S = 600
-INSTALL = "from gallery import no_gpu; no_gpu.install(); del no_gpu"
-REPORT = """
-import json
-from gallery import no_gpu
-print(json.dumps(no_gpu.report()))
-"""
 
 
 @dataclass(frozen=True)
@@ -31,6 +27,8 @@ class EngineReport:
 
     Attributes
     ----------
+    code_hash
+        Identity of the code, and of which cells need a GPU: `identity`.
     engines
         One dict an engine: ``size_bytes``, ``inputs``, ``outputs``, ``operators``,
         ``targets``, and whether a refittable one was asked for.
@@ -72,25 +70,37 @@ def execute_without_gpu(
     TutorialError
         If a cell fails, a failing engine build included.
     """
-    run = run_notebook(
-        script,
-        before=INSTALL,
-        after=REPORT,
-        timeout=timeout,
-        skip_gpu_cells=True,
-        progress=progress,
-    )
-    report = EngineReport(
-        code_hash=script.code_hash,
-        engines=run.report["engines"],
-        operators=run.report["operators"],
-        versions=run.report["versions"],
-        skipped_cells=run.skipped,
-    )
-    write_atomically(
-        folder / f"{script.name}.json", json.dumps(vars(report), indent=1) + "\n"
-    )
+    with Workspace() as workspace:
+        run = run_notebook(
+            script,
+            workspace,
+            before="no_gpu.install",
+            after="no_gpu.report",
+            timeout=timeout,
+            skip_gpu_cells=True,
+            progress=progress,
+        )
+        report = EngineReport(
+            code_hash=identity(script),
+            engines=run.report["engines"],
+            operators=run.report["operators"],
+            versions=run.report["versions"],
+            skipped_cells=run.skipped,
+        )
+        path = report_path(script, folder)
+        workspace.also_remove(partial_path(path))
+        write_atomically(path, json.dumps(vars(report), indent=1) + "\n")
     return report, sum(run.cell_seconds)
+
+
+def identity(script: Script) -> str:
+    """What a report belongs to: the code, and which cells are skipped without a GPU."""
+    skipped = [str(needs_gpu(cell)) for cell in script.code_cells]
+    return hashlib.sha256(" ".join([script.code_hash, *skipped]).encode()).hexdigest()
+
+
+def report_path(script: Script, folder: Path = ENGINES) -> Path:
+    return folder / f"{script.name}.json"
 
 
 def load_engine_report(script: Script, folder: Path = ENGINES) -> EngineReport | None:
@@ -101,14 +111,19 @@ def load_engine_report(script: Script, folder: Path = ENGINES) -> EngineReport |
     GalleryError
         If the file is there and cannot be read as a report.
     """
-    path = folder / f"{script.name}.json"
+    path = report_path(script, folder)
     if not path.exists():
         return None
+    broken = GalleryError(
+        f"The engine report {path.name} is broken. Delete it, and make it again: "
+        f"nox -s gallery -- {script.name}"
+    )
     try:
         report = EngineReport(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        raise GalleryError(
-            f"The engine report {path.name} is broken. Delete it, and make it again: "
-            f"nox -s gallery -- {script.name}"
-        ) from None
-    return report if report.code_hash == script.code_hash else None
+        # All that is asked of a report later.
+        text = f"{report.size_mb} {report.percent_in_engines} {report.versions.keys()}"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise broken from None
+    if not text or not isinstance(report.skipped_cells, int):
+        raise broken
+    return report if report.code_hash == identity(script) else None

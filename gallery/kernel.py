@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import sys
-import tempfile
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +12,8 @@ from pathlib import Path
 from textwrap import shorten
 
 import nbformat
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import (
     CellExecutionError,
@@ -22,16 +21,32 @@ from nbclient.exceptions import (
     DeadKernelError,
 )
 
+from gallery.environment import kernel_environment
 from gallery.errors import GalleryError
-from gallery.paths import FAILED, ROOT
-from gallery.script import Script, needs_gpu
+from gallery.paths import FAILED
+from gallery.script import Script, names_made, needs_gpu
+from gallery.workspace import Workspace
 
-# Sharp figures and machine-readable tables; nbval uses the same folder.
-IPYTHON_FOLDER = Path(__file__).parent / "ipython"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 MAX_REASON = 500
-# How warnings begin that libraries raise while they import each other.
-IMPORT_CHATTER = ["IProgress not found", "`torch.jit.script` is", "transformers"]
+# A hidden cell calls a function of the gallery and reports what it returns. Its module
+# is loaded under another name, so that no tutorial can import the gallery.
+REPORT_TYPE = "application/vnd.gallery+json"
+HIDDEN = """
+def _gallery(file, function):
+    import importlib.util, sys
+    from pathlib import Path
+    from IPython.display import publish_display_data
+    name = f"_gallery_{{Path(file).stem}}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    result = getattr(sys.modules[name], function)()
+    publish_display_data({{{type!r}: result}}, {{}})
+_gallery({file!r}, {function!r})
+del _gallery
+"""
 
 Progress = Callable[[int, int], None]
 
@@ -45,7 +60,7 @@ class Run:
     notebook
         The executed notebook.
     report
-        What the last, hidden cell printed, parsed from JSON.
+        What the function that was called after the last cell returned.
     cell_seconds
         Seconds of each code cell, 0 for a skipped one.
     skipped
@@ -64,6 +79,7 @@ class TutorialError(GalleryError):
 
 def run_notebook(
     script: Script,
+    workspace: Workspace,
     *,
     before: str = "",
     after: str,
@@ -76,10 +92,13 @@ def run_notebook(
 
     Parameters
     ----------
+    workspace
+        Where the kernel runs; whoever opened it closes it.
     before
-        Code that runs in the kernel before the first cell; its output is not kept.
+        Function of this package, as ``module.function``, that is called in the kernel
+        before the first cell.
     after
-        Code that runs after the last cell and prints one line of JSON.
+        Function that is called after the last cell; it returns the run's report.
     timeout
         Seconds for the whole tutorial.
     brought
@@ -92,120 +111,141 @@ def run_notebook(
     Raises
     ------
     TutorialError
-        If a cell fails, the kernel dies or the time is up. Names tutorial and cell,
-        and the file in which the notebook was kept as far as it got.
+        If a cell fails, the kernel dies or the time is up. Names the script's line and
+        the cell, and the file in which the notebook was kept as far as it got.
     """
     notebook = script.notebook()
+    run = Run(notebook, {})
     code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    seconds = [0.0] * len(code_cells)
+    run.cell_seconds = [0.0] * len(code_cells)
     deadline = time.monotonic() + timeout
-    # A tutorial imports nothing of the repository: the path is there for one import.
-    enter = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-    leave = "\nsys.path.pop(0); del sys"
-    hidden = [
-        nbformat.v4.new_code_cell(enter + before + leave),
-        nbformat.v4.new_code_cell(enter + after + leave),
-    ]
+    first, last = (_hidden_cell(before) if before else None), _hidden_cell(after)
     whole = nbformat.v4.new_notebook(metadata=notebook.metadata)
-    whole.cells = [hidden[0], *notebook.cells, hidden[1]]
+    whole.cells = [*filter(None, [first]), *notebook.cells, last]
+    if brought and brought.is_dir():
+        shutil.copytree(brought, workspace.work, dirs_exist_ok=True)
+    # Native libraries write here; it tells why a kernel died.
+    log_path = workspace.path / "log"
+    current = 0
 
-    kept = FAILED / f"{script.name}.ipynb"
+    def fail(reason: str, line: int = 1) -> TutorialError:
+        kept = [keep_failed(script.name, notebook)]
+        log = log_path.read_text(encoding="utf-8", errors="replace")
+        kept_log = kept[0].with_suffix(".log")
+        kept_log.unlink(missing_ok=True)
+        if log.strip():
+            kept_log.write_text(log, encoding="utf-8")
+            kept.append(kept_log)
+        where = script.path.name
+        if current:
+            number = script.line_of(current, line)
+            where += f", line {number} (cell {current} of {len(code_cells)})"
+        files = " and ".join(map(str, kept))
+        return TutorialError(f"{where}: {reason} (All that it printed: {files})")
 
-    def fail(number: int, reason: str) -> TutorialError:
-        where = f"{script.name}, cell {number} of {len(code_cells)}"
-        notebook.metadata = whole.metadata
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(notebook, kept)
-        return TutorialError(f"{where}: {reason} (All that it printed: {kept})")
-
-    skipped = 0
-    with (
-        tempfile.TemporaryDirectory(prefix="gallery-") as folder,
-        # A tutorial must not find kernels that another one compiled: its compile times
-        # would look too short.
-        tempfile.TemporaryDirectory(prefix="gallery-tmp-") as caches,
-        # Native libraries write here; it tells why a kernel died.
-        tempfile.TemporaryFile("w+", errors="replace") as native_log,
-    ):
-        if brought and brought.is_dir():
-            shutil.copytree(brought, folder, dirs_exist_ok=True)
-        client = NotebookClient(
-            whole,
-            kernel_name="python3",
-            resources={"metadata": {"path": folder}},
-            # A failing hidden cell is our own error; it is not the tutorial's.
-            allow_errors=False,
-            record_timing=False,
-        )
-        current = 0
+    # No other kernel that someone installed under this name.
+    specs = KernelSpecManager(kernel_dirs=[])
+    manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
+    manager.connection_file = str(workspace.path / "kernel.json")
+    client = NotebookClient(
+        whole,
+        km=manager,
+        resources={"metadata": {"path": str(workspace.work)}},
+        allow_errors=False,
+        record_timing=False,
+        # The workspace ends what the kernel leaves behind.
+        shutdown_kernel="immediate",
+    )
+    with log_path.open("w") as log:
+        streams = dict(stdout=log, stderr=log)
+        environment = kernel_environment(workspace)
         try:
-            env = kernel_environment() | {
-                "TMPDIR": caches,  # TensorRT's, and whatever else is temporary
-                "TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor",
-                "TRITON_CACHE_DIR": f"{caches}/triton",
-            }
-            with client.setup_kernel(env=env, stderr=native_log):
+            with client.setup_kernel(env=environment, cleanup_kc=True, **streams):
                 for index, cell in enumerate(whole.cells):
                     if cell.cell_type != "code":
                         continue
-                    is_own = cell in hidden
+                    is_own = cell is first or cell is last
                     if not is_own:
                         current += 1
                         if skip_gpu_cells and needs_gpu(cell.source):
-                            skipped += 1
+                            run.skipped += 1
                             continue
                         progress(current, len(code_cells))
                     client.timeout = max(1, int(deadline - time.monotonic()))
                     started = time.monotonic()
-                    client.execute_cell(cell, index, store_history=not is_own)
+                    try:
+                        client.execute_cell(cell, index, store_history=not is_own)
+                    except DeadKernelError:
+                        raise fail(_death(manager)) from None
+                    except CellTimeoutError:
+                        raise fail(
+                            f"took longer than the limit of {timeout:.0f} s for a "
+                            "tutorial. Make the tutorial smaller or give it more time."
+                        ) from None
+                    except CellExecutionError as error:
+                        if is_own:
+                            raise fail(f"{error.ename}: {error.evalue}") from None
+                        line = _line_in_cell(error)
+                        skipped = code_cells[:current] if skip_gpu_cells else []
+                        raise fail(_reason(error, script, skipped), line) from None
                     if not is_own:
-                        seconds[current - 1] = round(time.monotonic() - started, 2)
-        except CellTimeoutError:
-            raise fail(
-                current,
-                f"took longer than the limit of {timeout:.0f} s for a tutorial. "
-                "Make the tutorial smaller or give it more time.",
-            ) from None
-        except DeadKernelError:
-            native_log.seek(0)
-            last = "".join(native_log.readlines()[-1:]).strip()
-            raise fail(
-                current,
-                "the kernel died, most likely because the memory ran out. "
-                "Close other programs or use a smaller model."
-                + (f" Its last words: {last}" if last else ""),
-            ) from None
-        except CellExecutionError as error:
-            raise fail(current, _reason(error)) from None
+                        elapsed = round(time.monotonic() - started, 2)
+                        run.cell_seconds[current - 1] = elapsed
+        except RuntimeError as error:  # nbclient's: it could not talk to the kernel
+            raise fail(f"the kernel did not start: {error}") from None
 
     for number, cell in enumerate(code_cells, 1):
         if cell.get("execution_count") is not None:
             cell["execution_count"] = number
     notebook.metadata = whole.metadata
-    kept.unlink(missing_ok=True)
-    return Run(notebook, _report(hidden[1], script), seconds, skipped)
+    reports = [out.data[REPORT_TYPE] for out in last.outputs if "data" in out]
+    if not reports:
+        raise fail("the kernel gave no report at the end of the run.")
+    run.report = reports[-1]
+    for path in FAILED.glob(f"{script.name}.*"):
+        path.unlink(missing_ok=True)
+    return run
 
 
-def kernel_environment() -> dict[str, str]:
-    """Environment variables of the kernels that record and verify tutorials."""
-    python = os.pathsep.join(
-        [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
-    )
-    return {
-        **os.environ,
-        # Progress bars and colors would end up in the recording, and so would what
-        # libraries say of each other when they are imported. None of it concerns the
-        # reader; warnings about a tutorial's own code are kept.
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TQDM_DISABLE": "1",
-        "NO_COLOR": "1",
-        "PYTHONWARNINGS": ",".join(f"ignore:{start}" for start in IMPORT_CHATTER),
-        "PATH": python,
-        "IPYTHONDIR": str(IPYTHON_FOLDER),
-    }
+def keep_failed(name: str, notebook: nbformat.NotebookNode) -> Path:
+    """Keep a notebook that is no recording, for whoever mends the tutorial."""
+    FAILED.mkdir(parents=True, exist_ok=True)
+    path = FAILED / f"{name}.ipynb"
+    nbformat.write(notebook, path)
+    return path
 
 
-def _reason(error: CellExecutionError) -> str:
+def _hidden_cell(called: str) -> nbformat.NotebookNode:
+    module, _, function = called.partition(".")
+    file = str(Path(__file__).with_name(f"{module}.py"))
+    code = HIDDEN.format(type=REPORT_TYPE, file=file, function=function)
+    return nbformat.v4.new_code_cell(code)
+
+
+def _line_in_cell(error: CellExecutionError) -> int:
+    """Line of the failing cell in which the error arose, or 1."""
+    found = re.search(r"Cell In\[\d+\], line (\d+)", ANSI.sub("", error.traceback))
+    return int(found[1]) if found else 1
+
+
+def _death(manager: AsyncKernelManager) -> str:
+    """Why the kernel's process ended."""
+    process = getattr(manager.provisioner, "process", None)
+    status = process.poll() if process else None
+    if status is None:
+        return "the kernel died."
+    if status >= 0:
+        return f"the kernel ended itself, with exit status {status}."
+    name = signal.Signals(-status).name
+    if name == "SIGKILL":
+        return (
+            "the kernel was killed (SIGKILL), most likely because the memory ran out. "
+            "Close other programs or use a smaller model."
+        )
+    return f"the kernel crashed in native code ({name})."
+
+
+def _reason(error: CellExecutionError, script: Script, before: list) -> str:
     if error.ename == "OutOfMemoryError":
         return (
             "the GPU's memory ran out. Close other programs that use the GPU, or "
@@ -213,16 +253,13 @@ def _reason(error: CellExecutionError) -> str:
         )
     # Dynamo's errors wrap the cause: it stands in the lines after the first.
     lines = [line.strip() for line in ANSI.sub("", str(error.evalue)).splitlines()]
-    return shorten(f"{error.ename}: {' '.join(lines)}", MAX_REASON, placeholder=" ...")
-
-
-def _report(cell: nbformat.NotebookNode, script: Script) -> dict:
-    text = "".join(
-        out.text for out in cell.outputs if out.output_type == "stream"
-    ).strip()
-    try:
-        return json.loads(text.splitlines()[-1])
-    except (IndexError, json.JSONDecodeError):
-        raise TutorialError(
-            f"{script.name}: the kernel gave no report at the end of the run."
-        ) from None
+    words = f"{error.ename}: {' '.join(lines)}"
+    missing = re.match(r"NameError: name '(\w+)' is not defined", words)
+    for number, cell in enumerate(before, 1):
+        if missing and needs_gpu(cell.source) and missing[1] in names_made(cell.source):
+            return (
+                f"{words}. The cell in line {script.line_of(number)} makes it, and was "
+                "skipped because it needs a GPU. Make the name in another cell, or "
+                "mark this cell as well."
+            )
+    return shorten(words, MAX_REASON, placeholder=" ...")

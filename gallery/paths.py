@@ -4,9 +4,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
-RECORDINGS = ROOT / "recordings"
-ENGINES = RECORDINGS / "engines"
+# A folder for each kind of machine: its GPU, and the flavor of TensorRT.
+ALL_RECORDINGS = ROOT / "recordings"
+# The recordings that pages show; conf.py may name others.
+RECORDINGS = ALL_RECORDINGS / "h100-rtx"
+ENGINES = ALL_RECORDINGS / "engines"
+CACHE = ROOT / ".cache"
 # Files that a recording starts from, one folder a tutorial; too large for git.
-BROUGHT = ROOT / ".cache" / "brought"
+BROUGHT = CACHE / "brought"
 # The notebooks of failed runs, tracebacks included, for whoever mends the tutorial.
-FAILED = ROOT / ".cache" / "failed"
+FAILED = CACHE / "failed"

@@ -4,23 +4,44 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gallery.kernel import Progress, run_notebook
-from gallery.paths import BROUGHT, RECORDINGS
-from gallery.recording import save_recording
+from gallery.errors import GalleryError
+from gallery.kernel import Progress, keep_failed, run_notebook
+from gallery.paths import ALL_RECORDINGS, BROUGHT
+from gallery.provenance import file_hashes, machine_name
+from gallery.recording import partial_path, recording_path, save_recording
 from gallery.script import Script
+from gallery.workspace import Workspace
 
 TIME_LIMIT_S = 1200
-COLLECT = """
-import json
-from gallery.provenance import collect
-print(json.dumps(collect()))
-"""
+COLLECT = "provenance.collect"
+
+
+def execute(
+    script: Script,
+    workspace: Workspace,
+    *,
+    timeout: float = TIME_LIMIT_S,
+    progress: Progress = lambda cell, cells: None,
+):
+    """Run the tutorial; return its notebook and the whole of its provenance."""
+    brought = BROUGHT / script.name
+    hashes = file_hashes(brought)
+    run = run_notebook(
+        script,
+        workspace,
+        after=COLLECT,
+        timeout=timeout,
+        brought=brought,
+        progress=progress,
+    )
+    facts = {**run.report, "brought": hashes, "cell_seconds": run.cell_seconds}
+    return run.notebook, facts
 
 
 def record(
     script: Script,
     *,
-    folder: Path = RECORDINGS,
+    folder: Path | None = None,
     timeout: float = TIME_LIMIT_S,
     progress: Progress = lambda cell, cells: None,
 ) -> Path:
@@ -29,7 +50,8 @@ def record(
     Parameters
     ----------
     folder
-        Where recordings lie. An older recording stays untouched on failure.
+        Where recordings lie; by default, those of this kind of machine. An older
+        recording stays untouched on failure.
     timeout
         Seconds for the whole tutorial.
 
@@ -37,13 +59,19 @@ def record(
     ------
     TutorialError
         If the tutorial does not run to its end.
+    GalleryError
+        If what came out is no recording, for instance because there is no GPU.
     """
-    run = run_notebook(
-        script,
-        after=COLLECT,
-        timeout=timeout,
-        brought=BROUGHT / script.name,
-        progress=progress,
-    )
-    provenance = {**run.report, "cell_seconds": run.cell_seconds}
-    return save_recording(script, run.notebook, provenance, folder)
+    with Workspace() as workspace:
+        notebook, facts = execute(script, workspace, timeout=timeout, progress=progress)
+        if folder is None and facts["gpu"]:
+            machine = machine_name(facts["gpu"], facts["tensorrt_flavor"])
+            folder = ALL_RECORDINGS / machine
+        try:
+            if not facts["gpu"]:
+                raise GalleryError(f"{script.name} was not recorded: there is no GPU.")
+            workspace.also_remove(partial_path(recording_path(script.name, folder)))
+            return save_recording(script, notebook, facts, folder)
+        except GalleryError as error:
+            kept = keep_failed(script.name, notebook)
+            raise GalleryError(f"{error} (The run is kept: {kept})") from None

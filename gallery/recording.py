@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import hashlib
 import io
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 from PIL import Image
 
+from gallery import provenance as where
 from gallery.errors import GalleryError
-from gallery.paths import RECORDINGS
+from gallery.paths import BROUGHT, RECORDINGS
 from gallery.script import Script
 
 METADATA_KEY = "gallery"
 # Written by gallery.provenance and gallery.record; a recording has all of them.
 REQUIRED = (
-    "code_hash",
+    "cell_hashes",
     "gpu",
     "driver",
     "cuda",
@@ -29,10 +33,16 @@ REQUIRED = (
     "torch_tensorrt",
     "tensorrt_flavor",
     "tensorrt",
+    "packages",
+    "brought",
+    "caveats",
     "weights",
     "recorded",
     "cell_seconds",
+    "seal",
 )
+# Pictures with more pixels are kept as they are: to decode one takes gigabytes.
+MAX_PIXELS = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -43,9 +53,41 @@ class Recording:
     notebook: nbformat.NotebookNode
     provenance: dict
 
+    def current_cells(self, script: Script) -> int:
+        """How many code cells, from the first on, are still what was recorded.
+
+        A cell depends on those above it, so all that follows a changed cell counts as
+        changed.
+        """
+        recorded, now = self.provenance["cell_hashes"], script.cell_hashes
+        same = [old == new for old, new in zip(recorded, now)]
+        return same.index(False) if False in same else len(same)
+
     def is_stale(self, script: Script) -> bool:
-        """Whether the script's code has changed since. Prose does not count."""
-        return self.provenance["code_hash"] != script.code_hash
+        """Whether the code has changed since. Prose and formatting do not count."""
+        return self.provenance["cell_hashes"] != script.cell_hashes
+
+    def other_versions(self, brought: Path = BROUGHT) -> list[str]:
+        """In what the recording differs from what is pinned now, in words.
+
+        Files that were brought are compared where they are at hand.
+        """
+        pinned = where.pins(self.provenance["tensorrt_flavor"])
+        found = []
+        for name, version in self.provenance["packages"].items():
+            now = pinned.get(name)
+            if now and version.partition("+")[0] != now:
+                found.append(f"{name} {version} (now {now})")
+        folder = brought / self.path.stem
+        if folder.is_dir() and where.file_hashes(folder) != self.provenance["brought"]:
+            found.append(f"other files in {folder}")
+        return found
+
+    def state(self, script: Script, brought: Path = BROUGHT) -> str:
+        """``current``, ``stale`` or ``other versions``."""
+        if self.is_stale(script):
+            return "stale"
+        return "other versions" if self.other_versions(brought) else "current"
 
     @property
     def seconds(self) -> float:
@@ -53,17 +95,13 @@ class Recording:
         return sum(self.provenance["cell_seconds"])
 
     def outputs(self, script: Script) -> list[list]:
-        """Recorded outputs of each of the script's code cells.
+        """Recorded outputs of each of the script's code cells, by position.
 
-        A cell whose source has changed gets none: an output is only ever shown
-        below the code that made it.
+        From the first changed cell on there are none.
         """
-        recorded = {
-            cell.source.strip(): cell.outputs
-            for cell in self.notebook.cells
-            if cell.cell_type == "code"
-        }
-        return [recorded.get(cell.strip(), []) for cell in script.code_cells]
+        recorded = [cell.outputs for cell in _code_cells(self.notebook)]
+        kept = recorded[: self.current_cells(script)]
+        return kept + [[] for _ in script.code_cells[len(kept) :]]
 
 
 def recording_path(name: str, folder: Path = RECORDINGS) -> Path:
@@ -76,35 +114,59 @@ def load_recording(name: str, folder: Path = RECORDINGS) -> Recording | None:
     Raises
     ------
     GalleryError
-        If the file is not a notebook, lacks its provenance, or holds an error.
+        If the file is not a notebook, lacks its provenance, holds an error, or is not
+        what was recorded.
     """
     path = recording_path(name, folder)
     if not path.exists():
         return None
-    broken = f"The recording {path.name} is broken: "
-    remedy = f" Record it again on a GPU: python -m gallery run {name}"
     try:
-        notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _broken(path, f"it cannot be read ({error})") from None
+    return _parse(text, path)
+
+
+def _broken(path: Path, reason: str) -> GalleryError:
+    return GalleryError(
+        f"The recording {path.name} is broken: {reason}. "
+        f"Record it again on a GPU: python -m gallery run {path.stem}"
+    )
+
+
+def _parse(text: str, path: Path) -> Recording:
+    try:
+        notebook = nbformat.reads(text, as_version=4)
         nbformat.validate(notebook)
-        provenance = dict(notebook.metadata[METADATA_KEY])
-    except (json.JSONDecodeError, nbformat.reader.NotJSONError, UnicodeDecodeError):
-        raise GalleryError(f"{broken}it is not valid JSON.{remedy}") from None
+        facts = dict(notebook.metadata[METADATA_KEY])
+    except (json.JSONDecodeError, nbformat.reader.NotJSONError):
+        raise _broken(path, "it is not valid JSON") from None
     except (nbformat.ValidationError, AttributeError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise GalleryError(f"{broken}not a notebook ({reason}).{remedy}") from None
-    except KeyError:
-        raise GalleryError(
-            f"{broken}it does not say where it came from.{remedy}"
-        ) from None
-    missing = [key for key in REQUIRED if key not in provenance]
+        raise _broken(path, f"not a notebook ({reason})") from None
+    except (KeyError, ValueError):
+        raise _broken(path, "it does not say where it came from") from None
+    if "gpu" in facts and not facts["gpu"]:
+        raise _broken(path, "it was not made on a GPU")
+    missing = [key for key in REQUIRED if facts.get(key) in (None, "")]
     if missing:
-        raise GalleryError(f"{broken}it lacks {', '.join(missing)}.{remedy}")
-    if not provenance["gpu"]:
-        raise GalleryError(f"{broken}it was not made on a GPU.{remedy}")
-    for cell in notebook.cells:
-        if any(out.output_type == "error" for out in cell.get("outputs", [])):
-            raise GalleryError(f"{broken}a cell of it failed.{remedy}")
-    return Recording(path, notebook, provenance)
+        raise _broken(path, f"it lacks {', '.join(missing)}")
+    cells = _code_cells(notebook)
+    if not len(cells) == len(facts["cell_hashes"]) == len(facts["cell_seconds"]):
+        raise _broken(path, "it tells of another number of cells than it has")
+    if any(out.output_type == "error" for cell in cells for out in cell.outputs):
+        raise _broken(path, "a cell of it failed")
+    if facts["seal"] != seal(notebook):
+        raise _broken(path, "it is not as it was recorded: someone has edited it")
+    return Recording(path, notebook, facts)
+
+
+def seal(notebook: nbformat.NotebookNode) -> str:
+    """SHA-256 over code, outputs and provenance; prose is left out."""
+    facts = {k: v for k, v in notebook.metadata[METADATA_KEY].items() if k != "seal"}
+    cells = [[cell.source, cell.outputs] for cell in _code_cells(notebook)]
+    text = json.dumps([facts, cells], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def save_recording(
@@ -113,10 +175,17 @@ def save_recording(
     provenance: dict,
     folder: Path = RECORDINGS,
 ) -> Path:
-    """Write a recording in one step, so that no moment leaves half of one behind."""
+    """Write a recording in one step, so that no moment leaves half of one behind.
+
+    Raises
+    ------
+    GalleryError
+        If `load_recording` would refuse it, or if it cannot be written. What was there
+        before stays.
+    """
     weights = re.findall(r"^Weights: (\w+)", _stream_text(notebook), re.MULTILINE)
     notebook.metadata[METADATA_KEY] = {
-        "code_hash": script.code_hash,
+        "cell_hashes": script.cell_hashes,
         **provenance,
         "weights": " and ".join(dict.fromkeys(weights)) or "none",
     }
@@ -125,38 +194,73 @@ def save_recording(
             if "image/png" in out.get("data", {}):
                 out.data["image/png"] = _compress(out.data["image/png"])
     path = recording_path(script.name, folder)
-    write_atomically(path, nbformat.writes(notebook) + "\n")
+    # Sealed as it will be read: writing splits lines, for instance.
+    notebook = nbformat.reads(nbformat.writes(notebook), as_version=4)
+    notebook.metadata[METADATA_KEY]["seal"] = seal(notebook)
+    text = nbformat.writes(notebook) + "\n"
+    _parse(text, path)
+    write_atomically(path, text)
     return path
 
 
 def _compress(encoded: str) -> str:
     """The same picture, pixel by pixel, in fewer bytes; both in base64."""
-    picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
-    if picture.mode == "RGBA" and picture.getextrema()[3] == (255, 255):
-        picture = picture.convert("RGB")  # nothing shines through anywhere
-    out = io.BytesIO()
-    picture.save(out, "png", optimize=True)
+    png = base64.b64decode(encoded)
+    width, height = int.from_bytes(png[16:20]), int.from_bytes(png[20:24])
+    if width * height > MAX_PIXELS:
+        return encoded
+    try:
+        picture = Image.open(io.BytesIO(png))
+        if picture.mode == "RGBA" and picture.getextrema()[3] == (255, 255):
+            picture = picture.convert("RGB")  # nothing shines through anywhere
+        out = io.BytesIO()
+        picture.save(out, "png", optimize=True)
+    except (OSError, ValueError, SyntaxError):  # Pillow cannot read it
+        return encoded
     return base64.b64encode(out.getvalue()).decode()
 
 
+def partial_path(path: Path) -> Path:
+    """Where this process writes a file before it takes its place."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file by a whole new one, or leave it as it is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """Replace a file by a whole new one, or leave it as it is.
+
+    Raises
+    ------
+    GalleryError
+        If it cannot be written.
+    """
+    partial = partial_path(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        raise GalleryError(
+            f"{path.name} cannot be written to {path.parent}: {error.strerror}. "
+            "What was there before is as it was."
+        ) from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def _stream_text(notebook: nbformat.NotebookNode) -> str:
-    return "\n".join(
-        out.text
-        for cell in notebook.cells
-        for out in cell.get("outputs", [])
-        if out.output_type == "stream"
-    )
+    return "\n".join(_texts(notebook))
+
+
+def _texts(notebook: nbformat.NotebookNode) -> Iterator[str]:
+    for cell in _code_cells(notebook):
+        for out in cell.outputs:
+            if out.output_type == "stream":
+                yield out.text

@@ -9,7 +9,10 @@ from __future__ import annotations
 import ast
 import difflib
 import hashlib
+import io
+import json
 import re
+import tokenize
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,14 +23,13 @@ from sphinx_gallery.gen_gallery import DEFAULT_GALLERY_CONF
 from sphinx_gallery.notebook import jupyter_notebook
 
 from gallery.errors import GalleryError
+from gallery.naming import PROGRAMS as PROGRAMS
+from gallery.naming import by_name
 from gallery.paths import EXAMPLES
 
 # The first lines of a code cell may carry these comments; readers see them too.
 NEEDS_GPU = re.compile(r"^# Needs a GPU: \S", re.MULTILINE)
 OUTPUT_VARIES = re.compile(r"^# Output varies: \S", re.MULTILINE)
-
-# Command-line programs that stand beside a tutorial.
-PROGRAMS = {"client", "export", "serve"}
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,28 @@ class Script:
         cells = self.notebook().cells
         return [cell.source for cell in cells if cell.cell_type == "code"]
 
+    @cached_property
+    def cell_hashes(self) -> list[str]:
+        """Identity of each code cell: see `cell_hash`."""
+        return [cell_hash(cell) for cell in self.code_cells]
+
     @property
     def code_hash(self) -> str:
-        """SHA-256 of the code cells. Prose does not count."""
-        text = "\n# %%\n".join(cell.strip() for cell in self.code_cells)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Identity of all the code. Prose, comments and formatting do not count."""
+        return hashlib.sha256("\n".join(self.cell_hashes).encode()).hexdigest()
+
+    def line_of(self, cell: int, line: int = 1) -> int:
+        """Where a line of a code cell stands in the script's file; all count from 1."""
+        source = self.path.read_text(encoding="utf-8").splitlines()
+        block = [block for block in self.blocks if block.type == "code"][cell - 1]
+        number = block.lineno - 1
+        # sphinx-gallery drops empty lines and its own comments: look for each line.
+        for text in self.code_cells[cell - 1].splitlines()[:line]:
+            number = next(
+                (n for n in range(number, len(source)) if source[n] == text), number
+            )
+            number += 1
+        return number
 
     def notebook(self) -> nbformat.NotebookNode:
         """A fresh, unexecuted notebook: sphinx-gallery's cells, with markers as tags.
@@ -89,6 +108,49 @@ class Script:
         # The version of whoever happens to write the notebook says nothing.
         notebook.metadata["language_info"] = {"name": "python"}
         return notebook
+
+
+def cell_hash(source: str) -> str:
+    """SHA-256 of what a cell does: of its syntax tree, in a form of our own.
+
+    Comments and formatting do not count. `ast.dump` and `ast.unparse` change with
+    Python's version, and a recording is read with another one than it was made with.
+    A semicolon at the end counts: it keeps IPython from showing the last value.
+    """
+    flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    tree = compile(source, "<cell>", "exec", flags, dont_inherit=True)
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    code = [t.string for t in tokens if t.string.strip() and t.type != tokenize.COMMENT]
+    is_quiet = code[-1:] == [";"]
+    text = json.dumps([_plain(tree), is_quiet])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(node: object) -> object:
+    """A syntax tree as lists; fields that hold nothing are left out."""
+    if isinstance(node, ast.Constant):
+        return [type(node.value).__name__, repr(node.value)]
+    if isinstance(node, ast.AST):
+        if isinstance(node, ast.JoinedStr):  # Python 3.12 adds empty texts
+            node.values = [v for v in node.values if getattr(v, "value", 1) != ""]
+        fields = ((name, _plain(value)) for name, value in ast.iter_fields(node))
+        return [type(node).__name__, [pair for pair in fields if pair[1]]]
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    return None if node is None else repr(node)
+
+
+def names_made(source: str) -> set[str]:
+    """Names that a cell gives a value to, at any depth."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= {a.asname or a.name.partition(".")[0] for a in node.names}
+    return found
 
 
 def needs_gpu(source: str) -> bool:
@@ -152,13 +214,9 @@ def find_scripts(names: list[str] | None = None, folder: Path = EXAMPLES) -> lis
     Raises
     ------
     GalleryError
-        If a name belongs to no tutorial.
+        If a name belongs to no tutorial, or a file has a name that none can have.
     """
-    found = {
-        path.stem: path
-        for path in sorted(folder.glob("*/*.py"))
-        if path.stem not in PROGRAMS
-    }
+    found = by_name(sorted(folder.glob("*/*.py")))
     wanted = [Path(name).stem for name in names or found]
     for name in wanted:
         if name not in found:

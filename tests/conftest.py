@@ -1,18 +1,23 @@
-"""A small project of its own, so that tests change scripts and recordings freely."""
+"""A small project of its own, so that tests change scripts and recordings freely.
+
+Where a test records, programs and packages stand in for a machine with GPUs. The
+recorder asks them as it asks the real ones.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-import nbformat
 import pytest
 
-from gallery.kernel import run_notebook
-from gallery.record import COLLECT
-from gallery.recording import recording_path, save_recording
+from gallery.record import record
+from gallery.recording import recording_path
 from gallery.script import read_script
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,27 +64,93 @@ plt.show()
 # sphinx_gallery_tags = ["tiny", "test"]
 '''
 
-# What a GPU runner would have said; only the site's own logic is tested with it.
-ON_A_GPU = {"gpu": "Test GPU", "driver": "1.2.3", "tensorrt": "1.0", "cuda": "13.0"}
+# Versions of the stand-ins; those of the stack are the pinned ones.
+PACKAGES = {"torch": "2.14.0", "torch-tensorrt-rtx": "2.14.0", "tensorrt-rtx": "1.0"}
+TEST_GPU = ["Test GPU", 79.0]
+
+
+@dataclass(frozen=True)
+class StandIns:
+    """A machine with GPUs, as the recorder sees it.
+
+    Attributes
+    ----------
+    folder
+        Packages that stand for PyTorch and TensorRT.
+    """
+
+    folder: Path
+
+    def set_gpus(self, *gpus: list) -> None:
+        """Give the machine these GPUs: for each its name and its free GiB."""
+        (self.folder / "gpus.json").write_text(json.dumps(gpus))
+
+    def set_version(self, package: str, version: str) -> None:
+        name = package.replace("-", "_")
+        for old in self.folder.glob(f"{name}-*.dist-info"):
+            shutil.rmtree(old)
+        info = self.folder / f"{name}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Name: {package}\nVersion: {version}\n")
+        (info / "top_level.txt").write_text(f"{name}\n")
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """For a process that is to find these stand-ins."""
+        path = f"{self.folder}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "PYTHONPATH": str(self.folder), **variables}
+
+
+def make_stand_ins(folder: Path) -> StandIns:
+    shutil.copytree(ROOT / "tests/stand_ins", folder)
+    smi = folder / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho 1.2.3\n")
+    smi.chmod(0o755)
+    made = StandIns(folder)
+    made.set_gpus(TEST_GPU)
+    for package, version in PACKAGES.items():
+        made.set_version(package, version)
+    return made
+
+
+def use_stand_ins(made: StandIns, patch: pytest.MonkeyPatch) -> None:
+    """Let this very process, as a recorder, find them."""
+    patch.setenv("PATH", made.environment()["PATH"])
+    patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    # Not syspath_prepend: that would make this process forget what it has imported.
+    patch.setattr(sys, "path", [str(made.folder), *sys.path])
 
 
 @pytest.fixture(autouse=True)
 def failed_runs(monkeypatch, tmp_path: Path) -> Path:
     """Where this test's failed runs are kept: not among the user's own."""
     monkeypatch.setattr("gallery.kernel.FAILED", tmp_path / "failed")
+    monkeypatch.setattr("gallery.verify.FAILED", tmp_path / "failed")
     return tmp_path / "failed"
+
+
+@pytest.fixture
+def gpus(tmp_path_factory, monkeypatch) -> StandIns:
+    """A machine with one GPU; `set_gpus` gives it others."""
+    made = make_stand_ins(tmp_path_factory.mktemp("machine") / "packages")
+    use_stand_ins(made, monkeypatch)
+    return made
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of the machinery with one tiny tutorial and two pages."""
-    for name in ("gallery", "docs/_static", "docs/inventories"):
-        shutil.copytree(
-            ROOT / name,
-            tmp_path / name,
-            ignore=shutil.ignore_patterns("__pycache__", "security", "db", "log"),
-        )
-    shutil.copy(ROOT / "conf.py", tmp_path)
+    for name in ("gallery", "docs/_static", "docs/inventories", "docs/_templates"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(
+                ROOT / name,
+                tmp_path / name,
+                ignore=shutil.ignore_patterns("__pycache__", "security", "db", "log"),
+            )
+    for path in [ROOT / "conf.py", *ROOT.glob("requirements*.txt")]:
+        shutil.copy(path, tmp_path)
+    fonts = ROOT / ".cache" / "matplotlib"
+    if fonts.is_dir():  # to make the list takes seconds
+        shutil.copytree(fonts, tmp_path / ".cache" / "matplotlib")
     (tmp_path / "docs" / "index.rst").write_text(
         "Home\n====\n\n.. gallery-cards::\n\n.. toctree::\n\n   tutorials/index\n"
         "   results\n"
@@ -92,27 +163,24 @@ def project(tmp_path: Path) -> Path:
     for folder in (tmp_path / "examples", section):
         (folder / "GALLERY_HEADER.rst").write_text("Tutorials\n=========\n\nAll.\n")
     (section / "tiny.py").write_text(TINY)
-    (tmp_path / "recordings").mkdir()
+    (tmp_path / "recordings" / "h100-rtx").mkdir(parents=True)
     return tmp_path
 
 
 @pytest.fixture(scope="session")
-def executed(tmp_path_factory) -> tuple[nbformat.NotebookNode, dict]:
-    """The tiny tutorial, really executed once, with its provenance."""
-    path = tmp_path_factory.mktemp("executed") / "tiny.py"
-    path.write_text(TINY)
-    run = run_notebook(read_script(path), after=COLLECT, timeout=120)
-    return run.notebook, {**run.report, "cell_seconds": run.cell_seconds}
+def executed(tmp_path_factory) -> Path:
+    """A recording of the tiny tutorial, made once by the recorder."""
+    folder = tmp_path_factory.mktemp("executed")
+    (folder / "tiny.py").write_text(TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        use_stand_ins(make_stand_ins(folder / "packages"), patch)
+        return record(read_script(folder / "tiny.py"), folder=folder, timeout=120)
 
 
 @pytest.fixture
-def recorded(project: Path, executed) -> Path:
+def recorded(project: Path, executed: Path) -> Path:
     """The tiny project with a recording; returns the project."""
-    notebook, provenance = executed
-    script = read_script(project / "examples/dynamo/tiny.py")
-    notebook = nbformat.reads(nbformat.writes(notebook), as_version=4)
-    save_recording(script, notebook, {**provenance, **ON_A_GPU}, project / "recordings")
-    assert recording_path("tiny", project / "recordings").exists()
+    shutil.copy(executed, recording_path("tiny", recordings(project)))
     return project
 
 
@@ -122,7 +190,14 @@ def tiny(project: Path) -> Path:
     return project / "examples/dynamo/tiny.py"
 
 
-def run_gallery(project: Path, *words: str) -> subprocess.CompletedProcess:
+def recordings(project: Path) -> Path:
+    """Where a project's recordings lie that its pages show."""
+    return project / "recordings" / "h100-rtx"
+
+
+def run_gallery(
+    project: Path, *words: str, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess:
     """The command line, in a project of its own."""
     return subprocess.run(
         [sys.executable, "-m", "gallery", *words],
@@ -130,6 +205,7 @@ def run_gallery(project: Path, *words: str) -> subprocess.CompletedProcess:
         capture_output=True,
         text=True,
         timeout=300,
+        env=env,
     )
 
 
