@@ -145,8 +145,8 @@ def _imports(page: Page) -> Iterator[Problem]:
             elif name not in known:
                 yield Problem(
                     line,
-                    f"Imports {name}, which the docstring's line `pip install ...` does "
-                    "not install. Add the package there.",
+                    f"Imports {name}, which the docstring's `pip install ...` does not "
+                    "install. Add the package there.",
                 )
     for cell in page.cells:
         for node in ast.walk(cell.tree):

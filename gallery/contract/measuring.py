@@ -139,13 +139,28 @@ def _table(page: Page) -> Iterator[Problem]:
     }
     for cell in page.own_cells:
         last = cell.tree.body[-1] if cell.tree.body else None
-        if isinstance(last, ast.Expr) and _mentions(last.value, {"results", *tables}):
+        if isinstance(last, ast.Expr) and _root(last.value) in {"results", *tables}:
             return
     yield Problem(
         len(page.source.splitlines()),
         "Measures, and no cell ends with the benchmark table. Let the last measuring "
         "cell end with results(rows).",
     )
+
+
+def _root(node: ast.expr) -> str:
+    """The name that an expression's value comes from: `t` for ``t[k].round(3)``."""
+    while True:
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "display":
+            [node, *_] = node.args
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            node = node.func.value
+        elif isinstance(node, ast.Call):
+            node = node.func
+        elif isinstance(node, ast.Attribute | ast.Subscript):
+            node = node.value
+        else:
+            return ast.unparse(node)
 
 
 def _mentions(node: ast.AST, names: set[str]) -> bool:

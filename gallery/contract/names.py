@@ -190,7 +190,8 @@ def _body_needs(node: ast.AST) -> Iterator[str]:
 def _symbols(tree: ast.AST) -> symtable.SymbolTable:
     # A cell may await at its top level, which a module may not.
     plain = _NoAwait().visit(ast.parse(ast.unparse(tree)))
-    return symtable.symtable(ast.unparse(plain), "cell", "exec")
+    source = ast.unparse(ast.fix_missing_locations(plain))
+    return symtable.symtable(source, "cell", "exec")
 
 
 class _NoAwait(ast.NodeTransformer):
@@ -207,5 +208,4 @@ class _NoAwait(ast.NodeTransformer):
 
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.FunctionDef:
         self.generic_visit(node)
-        parts = (node.name, node.args, node.body, node.decorator_list)
-        return ast.FunctionDef(*parts)
+        return ast.FunctionDef(**dict(ast.iter_fields(node)))

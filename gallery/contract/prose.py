@@ -202,11 +202,12 @@ def _in_order(
         )
 
 
-def _section(page: Page, title: str) -> Text | None:
+def _section(page: Page, title: str) -> tuple[int, str] | None:
+    """Line of a section's heading, and the section's text."""
     for text in page.texts:
         for heading, section in text.sections:
             if heading and heading.title == title:
-                return section
+                return heading.line, section.content
     return None
 
 
@@ -214,16 +215,17 @@ def _glance(page: Page) -> Iterator[Problem]:
     section = _section(page, "At a glance")
     if section is None:
         return
-    bullets = len(re.findall(r"^[-*] ", section.content, re.MULTILINE))
+    line, text = section
+    bullets = len(re.findall(r"^[-*] ", text, re.MULTILINE))
     if bullets not in GLANCE_LINES:
         yield Problem(
-            section.line,
+            line,
             f"'At a glance' has {bullets} lines of a list. Write 3 to 5: what is "
             "gained, at what cost, on which GPU, when not to use it.",
         )
-    if page.measures and not RECORDED.search(section.content):
+    if page.measures and not RECORDED.search(text):
         yield Problem(
-            section.line,
+            line,
             "'At a glance' quotes no value of the recording. Say the main result as "
             ":recorded:`name`.",
         )
@@ -233,10 +235,11 @@ def _takeaways(page: Page) -> Iterator[Problem]:
     section = _section(page, "Takeaways")
     if section is None or not page.measures:
         return
-    values = set(RECORDED.findall(section.content))
+    line, text = section
+    values = set(RECORDED.findall(text))
     if len(values) < LEAST_RECORDED:
         yield Problem(
-            section.line,
+            line,
             f"The takeaways quote {len(values)} recorded values. Quote "
             f"{LEAST_RECORDED} or more as :recorded:`name`: what happened, not what "
             "could.",
