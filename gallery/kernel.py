@@ -159,6 +159,8 @@ def run_notebook(
     with log_path.open("w") as log:
         streams = dict(stdout=log, stderr=log)
         environment = kernel_environment(workspace)
+        if skip_gpu_cells:  # also where there is a GPU
+            environment["CUDA_VISIBLE_DEVICES"] = ""
         try:
             with client.setup_kernel(env=environment, cleanup_kc=True, **streams):
                 for index, cell in enumerate(whole.cells):

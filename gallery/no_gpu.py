@@ -35,9 +35,12 @@ DEFAULT_TARGETS = "8.0 and later"
 """What an engine targets unless the builder configuration says otherwise."""
 
 HARMLESS_LOGS = (
-    # TensorRT-RTX looks for a CUDA driver, finds none, and goes on without.
+    # TensorRT-RTX looks for a CUDA driver, finds none, and goes on without; 100 where
+    # there is a driver, and its GPUs are hidden.
     "cudaError 35",
+    "cudaError 100",
     "CUDA initialization failure with error: 35",
+    "CUDA initialization failure with error: 100",
     # Two layers asked for one name; TensorRT keeps the first, which is all it means.
     "already in use",
     # `save` below asks for this (see there), not the tutorial.
