@@ -7,11 +7,12 @@ import os
 import sys
 from pathlib import Path
 
+from gallery import author_commands
 from gallery import record as recorder
 from gallery import steady as steadiness
 from gallery import verify as verifier
 from gallery.batch import Batch, Job, Outcome, cpu_slot, slots_for
-from gallery.check import check
+from gallery.check import check, hold_to_contract
 from gallery.display import Display, console, say
 from gallery.engines import TIME_LIMIT_S as CPU_TIME_LIMIT_S
 from gallery.errors import GalleryError
@@ -33,6 +34,10 @@ INTERRUPTED = 130
 def run(words: argparse.Namespace) -> int:
     """Execute tutorials: record them on GPUs, or build their engines without one."""
     scripts, failures = _read(words.names)
+    wanted = scripts
+    if not words.unchecked:
+        wanted, refused = hold_to_contract(scripts)
+        failures |= refused
     if words.no_gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # as on a machine without one
     machine = describe_machine()
@@ -44,7 +49,7 @@ def run(words: argparse.Namespace) -> int:
             "ahead of time. Recordings stay as they are."
         )
         limit = _limit(words, CPU_TIME_LIMIT_S)
-        jobs = [Job("cpu", script.name, limit) for script in scripts]
+        jobs = [Job("cpu", script.name, limit) for script in wanted]
         with Display() as display:
             outcomes = Batch([cpu_slot()], display.watch).run(jobs)
         return _close(words.names, scripts, RECORDINGS, outcomes, failures)
@@ -54,12 +59,12 @@ def run(words: argparse.Namespace) -> int:
         say(f"Recording into {folder.name} on {names}.")
         due = [
             script
-            for script in scripts
+            for script in wanted
             if words.all or recording_state(script, folder) != "current"
         ]
-        if len(due) < len(scripts):
-            count = len(scripts) - len(due)
-            say(f"{count} of {len(scripts)} are current; --all records them too.")
+        if len(due) < len(wanted):
+            count = len(wanted) - len(due)
+            say(f"{count} of {len(wanted)} are current; --all records them too.")
         limit = _limit(words, recorder.TIME_LIMIT_S)
         jobs = _longest_first([Job("record", s.name, limit, folder) for s in due])
         with Display() as display:
@@ -203,6 +208,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--no-gpu", action="store_true", help="do as on a machine without a GPU"
     )
+    command.add_argument(
+        "--unchecked", action="store_true", help="run also what breaks the contract"
+    )
     command = add(verify)
     command.add_argument(
         "--per-gpu", type=int, default=2, help="notebooks at a time on each GPU"
@@ -213,6 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     add(status, limit=False)
     command = add(check, limit=False)
     command.set_defaults(function=lambda words: check(words.names))
+    author_commands.add_to(commands)
     return parser
 
 

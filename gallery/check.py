@@ -23,6 +23,26 @@ def shown(path: Path) -> str:
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
+def hold_to_contract(scripts: list[Script]) -> tuple[list[Script], dict[str, str]]:
+    """Print what breaks the contract; return the scripts that keep it, and reasons.
+
+    Nobody waits for a run, and no GPU is busy with one, that has to be made again.
+    """
+    kept, refused = [], {}
+    for script in scripts:
+        found = messages(script)
+        for message in found:
+            print(message, file=sys.stderr)
+        if found:
+            refused[script.name] = (
+                f"{script.name} breaks the contract in {len(found)} places, listed "
+                "above. Mend them, or run it as it is: --unchecked"
+            )
+        else:
+            kept.append(script)
+    return kept, refused
+
+
 def check(names: list[str]) -> int:
     """Hold tutorials to the contract, without running them. Takes about a second."""
     paths, found = find_scripts(names), []

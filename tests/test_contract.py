@@ -110,7 +110,7 @@ HEADER = [
     ("One sentence.\n\nAt a", "At a", "no description", '"""'),
     ("One sentence.", "Very " * 40 + "long.", "205 characters", "Very"),
     ("One sentence.", "See `here <https://x.org>`_.", "holds `here", "See"),
-    ("One sentence.", "It is :recorded:`fast`.", "on the card", "It is"),
+    ("One sentence.", "It is :doc:`fast`.", "on the card", "It is"),
     ("One sentence.", "The |flavor|.", "holds |flavor|", "The |"),
     ('["a", "b"]', '["a"]', "2 to 6 tags", "# sphinx_gallery_tags"),
     ('["a", "b"]', '["a", "b"]\nx = 1', "2 to 6 tags", "x = 1"),

@@ -9,6 +9,7 @@ from docutils.utils import column_width
 
 from gallery.contract.page import Page, Problem, Text
 from gallery.contract.printed import prints
+from gallery.values import ROLE, names_quoted
 
 MAX_DESCRIPTION = 160
 FIRST = ("At a glance", "What you will learn", "Prerequisites")
@@ -18,7 +19,6 @@ RULER_HEADING = "How this page measures"
 LEAST_RECORDED = 3
 GLANCE_LINES = range(3, 6)
 
-RECORDED = re.compile(r":recorded:`([^`]+)`")
 # What is no prose: literals, links with their targets, roles, blocks of code.
 NO_PROSE = re.compile(
     r"``[^`]+``|:\w[\w:-]*:`[^`]+`|`[^`]+`__?"
@@ -99,7 +99,9 @@ def _description(page: Page) -> Iterator[Problem]:
             f"The description has {len(text)} characters; a card holds "
             f"{MAX_DESCRIPTION}. Shorten the first paragraph.",
         )
-    link = re.search(r":[\w:]+:`[^`]*`|(?<!`)`[^`]+`__?|\|\w[^|]*\||\[\w+\]_", text)
+    link = re.search(
+        r":(?!recorded:)[\w:]+:`[^`]*`|(?<!`)`[^`]+`__?|\|\w[^|]*\||\[\w+\]_", text
+    )
     if link:
         yield Problem(
             line,
@@ -223,7 +225,7 @@ def _glance(page: Page) -> Iterator[Problem]:
             f"'At a glance' has {bullets} lines of a list. Write 3 to 5: what is "
             "gained, at what cost, on which GPU, when not to use it.",
         )
-    if page.measures and not RECORDED.search(text):
+    if page.measures and not ROLE.search(text):
         yield Problem(
             line,
             "'At a glance' quotes no value of the recording. Say the main result as "
@@ -236,7 +238,7 @@ def _takeaways(page: Page) -> Iterator[Problem]:
     if section is None or not page.measures:
         return
     line, text = section
-    values = set(RECORDED.findall(text))
+    values = {name for _, name in names_quoted(text)}
     if len(values) < LEAST_RECORDED:
         yield Problem(
             line,
@@ -248,8 +250,8 @@ def _takeaways(page: Page) -> Iterator[Problem]:
 
 def _recorded(page: Page) -> Iterator[Problem]:
     for text in page.texts:
-        for found in RECORDED.finditer(text.content):
-            name, line = found[1].strip(), text.line_at(found.start())
+        for below, name in names_quoted(text.content):
+            line = text.line + below - 1
             if not name.isidentifier():
                 yield Problem(
                     line,
