@@ -1,7 +1,6 @@
 """Sphinx configuration: the site comes from scripts and recordings, without torch."""
 
 import sys
-from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 ROOT = Path(__file__).parent
@@ -9,37 +8,29 @@ sys.path.insert(0, str(ROOT))
 
 from gallery.script import PROGRAMS  # noqa: E402
 
-
-class NoStack(MetaPathFinder):
-    """Hides the stack from sphinx-codeautolink, which imports what code blocks import.
-
-    The site has to come out the same whatever is installed, and torch_tensorrt cannot
-    be imported without a GPU.
-    """
-
-    packages = {"torch", "torch_tensorrt", "tensorrt", "torchvision", "transformers"}
-
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in self.packages:
-            raise ModuleNotFoundError(f"{name} is hidden while the site is built")
-
-
-sys.meta_path.insert(0, NoStack())
-
 project = "Torch-TensorRT tutorial gallery"
 author = "The Torch-TensorRT tutorial gallery authors"
 copyright = "2026, " + author  # noqa: A001
 html_title = "Torch-TensorRT tutorials"
 
+# The kind of machine whose recordings pages show: a folder in recordings/.
+gallery_recordings = "h100-rtx"
+# The public repository, such as https://github.com/owner/name: pages link to their
+# sources, to its issues and to Colab. Left out where it is empty.
+gallery_repository = ""
+# The site's address: pages name their canonical one, and there is a sitemap.
+html_baseurl = ""
+
 extensions = [
     "sphinx.ext.intersphinx",
     "sphinx_gallery.gen_gallery",
-    "sphinx_codeautolink",
     "sphinx_copybutton",
     "sphinx_design",
     "gallery.site",
 ]
-exclude_patterns = ["_build", "inventories", "tutorials/**/README.md"]
+# Of sphinx-gallery's own indexes one is kept, and the gallery writes what it shows.
+exclude_patterns = ["_build", "inventories", "tutorials/*/index.rst"]
+exclude_patterns += ["tutorials/**/README.md"]
 nitpicky = True
 
 sphinx_gallery_conf = {
@@ -54,8 +45,7 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
     "show_memory": False,
     "show_signature": False,
-    "thumbnail_size": (640, 400),
-    "default_thumb_file": str(ROOT / "docs" / "_static" / "not-recorded.png"),
+    "download_all_examples": False,
     "within_subsection_order": "FileNameSortKey",
     "backreferences_dir": None,
 }
@@ -74,10 +64,6 @@ intersphinx_mapping = {
         "inventories/transformers.txt",
     ),
 }
-# A name in a code block that finds no link is no fault.
-suppress_warnings = ["codeautolink.match_name"]
-codeautolink_warn_on_missing_inventory = False
-codeautolink_warn_on_failed_resolve = False
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
@@ -88,18 +74,25 @@ html_theme = "pydata_sphinx_theme"
 html_context = {"default_mode": "auto"}
 html_static_path = ["docs/_static"]
 html_css_files = ["gallery.css"]
+html_js_files = [("gallery.js", {"defer": "defer"})]
+html_favicon = "docs/_static/favicon.svg"
+templates_path = ["docs/_templates"]
 html_show_sourcelink = False
-html_sidebars = {"index": [], "results": [], "quickstart": [], "installation": []}
+html_copy_source = False
+# Pages outside the tutorials have no neighbors to show in a sidebar.
+html_sidebars = {path.stem: [] for path in (ROOT / "docs").glob("*.rst")}
 html_theme_options = {
     "logo": {"text": "Torch-TensorRT tutorials"},
     "show_toc_level": 2,
+    "header_links_before_dropdown": 6,
     "navigation_with_keys": False,
     "secondary_sidebar_items": {
-        "**": ["page-toc", "sg_download_links"],
+        "**": ["page-toc", "sg_download_links", "gallery-links"],
         "results": [],  # its tables are wide
+        "tutorials/index": [],
     },
     "footer_start": ["copyright"],
-    "footer_end": [],
+    "footer_end": ["gallery-license"],
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }

@@ -1,121 +1,188 @@
 """The Sphinx extension: replays recordings into the pages and the downloads.
 
-It uses public extension points only: ``builder-inited`` after sphinx-gallery's own
-handler, ``env-get-outdated`` and ``source-read``.
+It uses public extension points only: ``builder-inited`` before and after
+sphinx-gallery's own handler, ``env-get-outdated``, ``source-read``,
+``html-page-context`` and ``build-finished``.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 import sys
-import zipfile
 from pathlib import Path
 
-import nbformat
 from sphinx.application import Sphinx
-from sphinx_gallery.downloads import generate_zipfiles
-from sphinx_gallery.utils import scale_image
 
-from gallery.directives import GalleryCards, GalleryResults
-from gallery.engines import load_engine_report
+from gallery.cards import PATH_FILE, GalleryCards, index_page
 from gallery.errors import GalleryError
-from gallery.recording import Recording, load_recording
-from gallery.replay import Figure, figures, image_name, replay
-from gallery.script import Script, find_scripts, read_script
+from gallery.files import place, write_if_changed, zipped
+from gallery.head import describe, write_sitemap
+from gallery.learning_path import learning_path
+from gallery.outputs import show
+from gallery.paths import EXAMPLES, RECORDINGS
+from gallery.replay import replay
+from gallery.results import (
+    GalleryChart,
+    GalleryCompilers,
+    GalleryResults,
+    measured,
+    write_downloads,
+)
+from gallery.script import find_scripts
+from gallery.tutorial import (
+    all_tutorials,
+    fingerprint,
+    load_tutorial,
+    use_recordings,
+)
+from gallery.values import fill, names_quoted
 
 PAGES = "tutorials"
+INDEX = f"{PAGES}/index"
 # sphinx-gallery's handler has Sphinx's default priority, 500.
 BEFORE_SPHINX_GALLERY, AFTER_SPHINX_GALLERY = 400, 900
+# Pages that are made from all recordings.
+ALL_RECORDINGS = re.compile(r"^\.\. gallery-|(?<!`):recorded:`", re.MULTILINE)
+DOWNLOAD = re.compile(r"(:download:`[^`<]*<)([\w.-]+\.(?:ipynb|zip)>`)")
 
 
 def check_sources(app: Sphinx) -> None:
     """Read everything once, before sphinx-gallery does.
 
-    A broken file ends the build with its one message: Sphinx would add a traceback to
-    any exception but SystemExit.
+    What is broken ends the build with its one message, in every build: Sphinx would
+    add a traceback to any exception but SystemExit, and reads a page only once.
     """
     try:
-        for path in find_scripts():
-            script = read_script(path)
-            load_recording(script.name)
-            load_engine_report(script)
+        use_recordings(app.config.gallery_recordings)
+        for tutorial in all_tutorials():
+            tutorial.check_values()
+            show(tutorial)
+        measured()
+        learning_path(PATH_FILE)
+        for page in sorted(Path(app.srcdir).glob("*.rst")):
+            check_page(page)
     except GalleryError as error:
         sys.exit(f"The site was not built. {error}")
 
 
+def check_page(page: Path) -> None:
+    """Look up every recorded value that a page of ours quotes.
+
+    Raises
+    ------
+    GalleryError
+        With the page, the line and the name of the first that fails.
+    """
+    for line, name in names_quoted(page.read_text(encoding="utf-8")):
+        try:
+            value_elsewhere(name)
+        except GalleryError as error:
+            where = f"{page.name}, line {line}: :recorded:`{name}`"
+            raise GalleryError(f"{where}: {error}") from None
+
+
+def value_elsewhere(name: str) -> str:
+    """The value of ``tutorial:name``.
+
+    Raises
+    ------
+    GalleryError
+        If the tutorial, or the value in it, does not exist.
+    """
+    tutorial, colon, value = name.partition(":")
+    if not colon:
+        raise GalleryError("outside a tutorial, write tutorial_name:value_name.")
+    return load_tutorial(tutorial).value(value)
+
+
 def place_recordings(app: Sphinx) -> None:
-    """Put recorded notebooks, figures, thumbnails and zips over sphinx-gallery's."""
-    for path in find_scripts():
-        script = read_script(path)
-        recording = load_recording(script.name)
-        if recording is not None:
-            folder = Path(app.srcdir) / PAGES / path.parent.name
-            _place(script, recording, folder, app.config.sphinx_gallery_conf)
-    for section in sorted((Path(app.srcdir) / PAGES).iterdir()):
-        if section.is_dir() and any(section.glob("*.ipynb")):
-            generate_zipfiles(section, app.srcdir, app.config.sphinx_gallery_conf)
-    generate_zipfiles(
-        Path(app.srcdir) / PAGES, app.srcdir, app.config.sphinx_gallery_conf
-    )
-
-
-def _place(script: Script, recording: Recording, folder: Path, conf: dict) -> None:
-    outputs = recording.outputs(script)
-    notebook = folder / f"{script.name}.ipynb"
-    notebook.write_text(nbformat.writes(with_outputs(script, recording)))
-    with zipfile.ZipFile(folder / f"{script.name}.zip", "w") as archive:
-        archive.write(folder / f"{script.name}.py", f"{script.name}.py")
-        archive.write(notebook, notebook.name)
-    pictures = figures(outputs)
-    for number, figure in enumerate(pictures, 1):
-        (folder / "images" / image_name(script.name, number)).write_bytes(figure.png)
-    if pictures:
-        _place_thumbnail(script, pictures[0], folder, conf["thumbnail_size"])
-
-
-def _place_thumbnail(
-    script: Script, figure: Figure, folder: Path, size: tuple[int, int]
-) -> None:
-    source = folder / "images" / image_name(script.name, 1)
-    target = folder / "images" / "thumb" / f"sphx_glr_{script.name}_thumb.png"
-    target.unlink(missing_ok=True)
-    scale_image(source, target, *size)
-
-
-def with_outputs(script: Script, recording: Recording) -> nbformat.NotebookNode:
-    """Today's prose and code, with the outputs of the cells that did not change."""
-    notebook = script.notebook()
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    for number, (cell, outputs) in enumerate(zip(cells, recording.outputs(script)), 1):
-        cell.outputs = outputs
-        cell.execution_count = number if outputs else None
-    notebook.metadata.update(recording.notebook.metadata)
-    return notebook
+    """Write recorded figures, notebooks and zips beside sphinx-gallery's files."""
+    pages = Path(app.srcdir) / PAGES
+    notebooks = []
+    try:
+        for tutorial in all_tutorials():
+            folder = Path(app.srcdir) / tutorial.docname.rpartition("/")[0]
+            place(tutorial, show(tutorial), folder)
+            path = folder / "downloads" / f"{tutorial.name}.ipynb"
+            notebooks.append((f"{folder.name}/{path.name}", path.read_bytes()))
+    except GalleryError as error:
+        sys.exit(f"The site was not built. {error}")
+    write_if_changed(pages / "downloads" / "all_notebooks.zip", zipped(notebooks))
 
 
 def replay_page(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Put outputs and the provenance box into a tutorial's page."""
+    """Put recorded outputs and values into a page."""
     folder, _, name = docname.rpartition("/")
-    if not folder.startswith(f"{PAGES}/") or name == "index":
-        return
-    [path] = find_scripts([name])
-    script = read_script(path)
-    recording = load_recording(name)
-    report = load_engine_report(script)
-    source[0] = replay(source[0], script, recording, report, f"/{folder}/images")
+    if docname == INDEX:
+        header = (EXAMPLES / "GALLERY_HEADER.rst").read_text(encoding="utf-8")
+        source[0] = index_page(header)
+    elif folder.startswith(f"{PAGES}/") and name != "index":
+        page = replay(source[0], load_tutorial(name))
+        source[0] = DOWNLOAD.sub(r"\1downloads/\2", page)
+    else:
+        source[0] = fill(source[0], value_elsewhere)
+
+
+def marks(app: Sphinx, pages: set[str]) -> dict[str, str]:
+    """For each page that Sphinx cannot see the sources of: a hash of them."""
+    own = {path.stem: fingerprint(path) for path in find_scripts()}
+    everything = hashlib.sha256(repr(sorted(own.items())).encode())
+    for file in (PATH_FILE, EXAMPLES / "GALLERY_HEADER.rst"):
+        everything.update(file.read_bytes() if file.exists() else b"")
+    found = {}
+    for page in pages:
+        name = page.rpartition("/")[2]
+        if page.startswith(f"{PAGES}/") and name in own:
+            found[page] = own[name]
+        elif page == INDEX or ALL_RECORDINGS.search(
+            Path(app.env.doc2path(page)).read_text(encoding="utf-8")
+        ):
+            found[page] = everything.hexdigest()
+    return found
 
 
 def outdated_pages(app: Sphinx, env, added: set, changed: set, removed: set):
-    """Pages depend on recordings, which Sphinx does not see: read them every time."""
-    names = [path.stem for path in find_scripts()]
-    own = {doc for doc in env.found_docs if doc.rpartition("/")[2] in names}
-    return sorted((own | {"index", "results"} & env.found_docs) - added)
+    """Read a page again when its script, its recording or its report has changed.
+
+    Sphinx itself reads all pages again when the version of this extension changes.
+    """
+    before = getattr(env, "gallery_marks", {})
+    env.gallery_marks = marks(app, env.found_docs)
+    return [
+        page
+        for page, mark in env.gallery_marks.items()
+        if before.get(page) != mark and page not in added
+    ]
+
+
+def write_files(app: Sphinx, exception: Exception | None) -> None:
+    """Write what is no page: the results as files, the sitemap."""
+    if exception is None and app.builder.name == "html":
+        write_downloads(Path(app.outdir))
+        write_sitemap(app, exception)
+
+
+def code_version() -> str:
+    """A hash of this package: other code makes other pages."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def setup(app: Sphinx) -> dict:
+    app.add_config_value("gallery_recordings", RECORDINGS.name, "env", [str])
+    app.add_config_value("gallery_repository", "", "html", [str])
+    app.add_config_value("gallery_code", code_version(), "env", [str])
     app.add_directive("gallery-cards", GalleryCards)
+    app.add_directive("gallery-compilers", GalleryCompilers)
+    app.add_directive("gallery-chart", GalleryChart)
     app.add_directive("gallery-results", GalleryResults)
     app.connect("builder-inited", check_sources, priority=BEFORE_SPHINX_GALLERY)
     app.connect("builder-inited", place_recordings, priority=AFTER_SPHINX_GALLERY)
     app.connect("env-get-outdated", outdated_pages)
     app.connect("source-read", replay_page)
-    return {"parallel_read_safe": True}
+    app.connect("html-page-context", describe)
+    app.connect("build-finished", write_files)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

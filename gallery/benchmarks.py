@@ -1,0 +1,135 @@
+"""The benchmark tables of recordings: read, checked, and put into one."""
+
+from __future__ import annotations
+
+import difflib
+
+import pandas as pd
+
+from gallery.errors import GalleryError
+from gallery.tutorial import Tutorial
+
+DATA_MIME = "application/vnd.dataresource+json"
+LABELS = ["model", "backend", "precision", "shape"]
+# Rows that agree in these are compared with each other.
+GROUP = ["model", "precision", "shape"]
+MEASURED = [
+    "latency_ms",
+    "latency_p20",
+    "latency_p80",
+    "speedup",
+    "error",
+    "peak_memory_mb",
+    "compile_s",
+    "first_call_s",
+]
+COLUMNS = LABELS + MEASURED
+# A table that has this many of the columns means to be a benchmark.
+ENOUGH = 6
+
+
+def read_benchmark(resource: dict) -> pd.DataFrame | None:
+    """The table if it is a benchmark's, its measured columns as numbers, else None.
+
+    Parameters
+    ----------
+    resource
+        A table as pandas writes it with ``display.html.table_schema``.
+
+    Returns
+    -------
+    Columns `COLUMNS`, then the tutorial's own. Latencies are milliseconds, memory is
+    MiB; NaN where nothing was measured.
+
+    Raises
+    ------
+    GalleryError
+        If the table has some of the columns but not all, or text in a measured one.
+    """
+    frame = pd.DataFrame(resource["data"])
+    own = [field["name"] for field in resource["schema"]["fields"]]
+    own = [name for name in own if name in frame and name not in (*COLUMNS, "index")]
+    if len(set(COLUMNS) & set(frame.columns)) < ENOUGH:
+        return None
+    for missing in [name for name in COLUMNS if name not in frame.columns]:
+        close = difflib.get_close_matches(missing, own, n=1)
+        hint = f" (is {close[0]!r} meant?)" if close else ""
+        raise GalleryError(
+            f"the benchmark table has no column {missing!r}{hint}. "
+            f"It needs: {', '.join(COLUMNS)}."
+        )
+    for name in MEASURED:
+        numbers = pd.to_numeric(frame[name], errors="coerce")
+        words = frame[name][numbers.isna() & frame[name].notna()]
+        if len(words):
+            raise GalleryError(
+                f"the benchmark's column {name!r} holds {words.iloc[0]!r}, which is no "
+                "number. Leave it None where nothing was measured."
+            )
+        frame[name] = numbers
+    return frame[COLUMNS + own]
+
+
+def benchmark(tutorial: Tutorial) -> pd.DataFrame | None:
+    """All recorded benchmark rows of a tutorial whose code is still the same.
+
+    Raises
+    ------
+    GalleryError
+        If a table is wrong, with the tutorial's name.
+    """
+    frames = []
+    for out in (out for cell in tutorial.outputs for out in cell):
+        resource = out.get("data", {}).get(DATA_MIME)
+        if resource is None:
+            continue
+        try:
+            frame = read_benchmark(resource)
+        except GalleryError as error:
+            raise GalleryError(f"{tutorial.script.path.name}: {error}") from None
+        if frame is not None:
+            frames.append(frame)
+    if not frames:
+        return None
+    rows = pd.concat(frames, ignore_index=True)
+    # A table that is shown twice, or grows, counts once.
+    return rows.drop_duplicates(LABELS, keep="last").reset_index(drop=True)
+
+
+def all_rows(tutorials: list[Tutorial]) -> pd.DataFrame:
+    """The benchmarks of all tutorials, each row with where it comes from."""
+    frames = []
+    for tutorial in tutorials:
+        frame = benchmark(tutorial)
+        if frame is not None:
+            facts = tutorial.recording.provenance
+            frame.insert(0, "tutorial", tutorial.name)
+            for key in ("gpu", "tensorrt_flavor", "tensorrt", "torch", "recorded"):
+                frame[key] = facts[key]
+            frames.append(frame)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def flavor(provenance: dict) -> str:
+    """The compiler's name: ``TensorRT-RTX`` or ``TensorRT``."""
+    is_rtx = provenance["tensorrt_flavor"].endswith("rtx")
+    return "TensorRT-RTX" if is_rtx else "TensorRT"
+
+
+def ready_s(frame: pd.DataFrame) -> pd.Series:
+    """Seconds until the first answer is there: compilation and first call."""
+    return frame[["compile_s", "first_call_s"]].sum(axis=1, min_count=1)
+
+
+def is_best(frame: pd.DataFrame) -> pd.Series:
+    """Whether a row is the fastest at its model, precision and shape."""
+    groups = frame.groupby(GROUP, dropna=False)
+    least = groups.latency_ms.transform("min")
+    return (frame.latency_ms == least) & (groups.latency_ms.transform("size") > 1)
+
+
+def best_tensorrt(frame: pd.DataFrame) -> pd.DataFrame:
+    """For each model, precision and shape the fastest row of TensorRT."""
+    rows = frame[frame.backend.str.startswith("TensorRT") & frame.speedup.notna()]
+    keys = [*GROUP, *(["tutorial"] if "tutorial" in rows else [])]
+    return rows.loc[rows.groupby(keys, sort=False).speedup.idxmax()]

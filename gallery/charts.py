@@ -1,0 +1,143 @@
+"""The pictures of the results page, drawn from the recorded tables."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+
+from gallery.benchmarks import GROUP, best_tensorrt, ready_s
+
+GREEN, RED, GRAY = "#1a7f37", "#b35900", "#57606a"
+WIDTH = 5.6  # letters stay large on a phone
+# Names in place of dates and random names: the same rows make the same file.
+STYLE = {"font.size": 10, "svg.hashsalt": "gallery", "svg.fonttype": "path"}
+
+
+def speedups(rows: pd.DataFrame) -> tuple[bytes, str]:
+    """TensorRT over the best of PyTorch, one dot a model and shape.
+
+    Parameters
+    ----------
+    rows
+        From `gallery.benchmarks.all_rows`.
+
+    Returns
+    -------
+    An SVG, and what it shows as a sentence.
+    """
+    best = best_tensorrt(rows).sort_values("speedup")
+    wins = int((best.speedup > 1).sum())
+    keys = [key for key in GROUP if key != "precision" or best[key].nunique() > 1]
+    names = [", ".join(map(str, labels)) for labels in best[keys].to_numpy()]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 1.1 + 0.27 * len(best)), layout="constrained")
+        axes = figure.subplots()
+        colors = [GREEN if value > 1 else RED for value in best.speedup]
+        places = range(len(best))
+        axes.hlines(places, 1, best.speedup, color=colors, linewidth=2)
+        axes.scatter(best.speedup, places, color=colors, s=36, zorder=3)
+        axes.axvline(1, color=GRAY, linewidth=1)
+        axes.set_yticks(places, names)
+        axes.margins(x=0.12, y=0.4 / max(1, len(best)))
+        for place, value in zip(places, best.speedup):
+            side = 1 if value > 1 else -1
+            axes.annotate(
+                f"{value:.2f}",
+                (value, place),
+                xytext=(7 * side, 0),
+                textcoords="offset points",
+                ha="left" if side > 0 else "right",
+                va="center",
+            )
+        axes.set_xscale("log")
+        _plain_ticks(axes, "x")
+        axes.set_xlabel("left: PyTorch is faster      right: TensorRT is faster")
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        data = _svg(figure)
+    low, high = best.iloc[0], best.iloc[-1]
+    return data, (
+        f"TensorRT is faster than the best of PyTorch in {wins} of {len(best)} cases: "
+        f"from {low.speedup:.2f} ({low.model}, {low['shape']}) to {high.speedup:.2f} "
+        f"({high.model}, {high['shape']})."
+    )
+
+
+def ready_against_latency(rows: pd.DataFrame) -> tuple[bytes, str]:
+    """Seconds until ready against latency, each over its own best of PyTorch.
+
+    Returns
+    -------
+    An SVG, and what it shows as a sentence.
+    """
+    rows = rows.assign(
+        ready=ready_s(rows), relative=1 / rows.speedup, family=rows.backend.map(_family)
+    )
+    rows = rows[rows.family.notna() & (rows.ready > 0) & (rows.relative > 0)]
+    looks = {
+        "Inductor": ("o", "#8250df"),
+        "Inductor max-autotune": ("s", "#bf3989"),
+        "TensorRT": ("^", GREEN),
+    }
+    medians = {}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for family, (marker, color) in looks.items():
+            part = rows[rows.family == family]
+            if len(part):
+                medians[family] = part.ready.median()
+                axes.scatter(
+                    part.ready, part.relative, s=40, marker=marker, label=family,
+                    color=color, alpha=0.75, linewidths=0,
+                )  # fmt: skip
+        axes.axhline(1, color=GRAY, linewidth=1)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        _plain_ticks(axes, "x")
+        _plain_ticks(axes, "y")
+        axes.set_xlabel("seconds until ready: compilation and first call")
+        axes.set_ylabel("latency over the best of PyTorch")
+        axes.spines[["top", "right"]].set_visible(False)
+        if medians:
+            figure.legend(loc="outside upper center", ncols=3, frameon=False)
+        data = _svg(figure)
+    told = ", ".join(f"{family} {value:.0f} s" for family, value in medians.items())
+    return data, f"Median time until a model is ready, measured once each: {told}."
+
+
+def _family(backend: str) -> str | None:
+    """Compilers in a CUDA graph; other rows depend on the host."""
+    if "CUDA graph" not in backend:
+        return None
+    for family in ("Inductor max-autotune", "Inductor", "TensorRT"):
+        if backend.startswith(family):
+            return family
+    return None
+
+
+def _plain_ticks(axes: Axes, which: str) -> None:
+    """0.5, 1, 2 and so on in place of powers of ten."""
+    axis = getattr(axes, f"{which}axis")
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    ticks = [m * 10.0**e for e in range(-3, 5) for m in (1, 2, 5)]
+    if high / low < 8:
+        ticks = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 3, 4, 5, 7]
+        ticks += [10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 500]
+    axis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
+    axis.set_minor_locator(FixedLocator([]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    axes.grid(axis=which, color="#d8dee4", linewidth=0.7)
+    axes.set_axisbelow(True)
+
+
+def _svg(figure: Figure) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()

@@ -1,0 +1,150 @@
+"""Files beside the pages: figures, thumbnails, notebooks with outputs, zips.
+
+They lie in folders of their own below the pages' folder. A file whose bytes are as they
+were is left alone: Sphinx reads a page again when a file that it names is newer.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import nbformat
+from PIL import Image
+
+from gallery.benchmarks import DATA_MIME
+from gallery.box import details
+from gallery.errors import GalleryError
+from gallery.outputs import Shown, without_figure_comments
+from gallery.script import PROGRAMS
+from gallery.tutorial import Tutorial
+from gallery.write_ruler import MARKER
+
+# From the start of what ZIP files can hold: the same files make the same zip.
+LONG_AGO = (1980, 1, 1, 0, 0, 0)
+THUMBNAIL_SIZE = (640, 400)
+
+
+def write_if_changed(path: Path, data: bytes) -> None:
+    """Write a file, unless it holds these very bytes already."""
+    if not path.exists() or path.read_bytes() != data:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def zipped(files: Iterable[tuple[str, bytes]]) -> bytes:
+    """A zip of (name, bytes) pairs."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files:
+            archive.writestr(zipfile.ZipInfo(name, LONG_AGO), data)
+    return out.getvalue()
+
+
+def place(tutorial: Tutorial, shown: Shown, folder: Path) -> None:
+    """Write a tutorial's files into its pages' folder."""
+    images, downloads = folder / "images", folder / "downloads"
+    for name, data in shown.files.items():
+        write_if_changed(images / name, data)
+    write_if_changed(images / f"thumb_{tutorial.name}.png", thumbnail(tutorial, shown))
+    notebook = notebook_bytes(tutorial)
+    write_if_changed(downloads / f"{tutorial.name}.ipynb", notebook)
+    files = [
+        (f"{tutorial.name}.py", tutorial.script.path.read_bytes()),
+        (f"{tutorial.name}.ipynb", notebook),
+        *programs(tutorial),
+    ]
+    write_if_changed(downloads / f"{tutorial.name}.zip", zipped(files))
+
+
+def programs(tutorial: Tutorial) -> list[tuple[str, bytes]]:
+    """Programs that stand beside the tutorial, with all that belongs to them."""
+    folder = tutorial.script.path.parent
+    if not any((folder / f"{name}.py").exists() for name in PROGRAMS):
+        return []
+    tutorials = {path for path in folder.glob("*.py") if path.stem not in PROGRAMS}
+    return [
+        (str(path.relative_to(folder)), path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path not in tutorials
+        and path.name != "GALLERY_HEADER.rst"
+        and "__pycache__" not in path.parts
+        and path.stat().st_size < 2**20  # exported models are no programs
+    ]
+
+
+def thumbnail(tutorial: Tutorial, shown: Shown) -> bytes:
+    """The picture of the tutorial's card, as PNG, at most `THUMBNAIL_SIZE`.
+
+    The first figure, or the one that ``sphinx_gallery_thumbnail_number`` names:
+    1 is the first, -1 the last; SVGs do not count. A plain one where none is recorded.
+
+    Raises
+    ------
+    GalleryError
+        If a complete recording has no figure of that number.
+    """
+    pictures = [data for name, data in shown.files.items() if not name.endswith(".svg")]
+    number = tutorial.config.get("thumbnail_number", 1)
+    index = number - 1 if number > 0 else len(pictures) + number
+    if not 0 <= index < len(pictures):
+        if "thumbnail_number" in tutorial.config and tutorial.is_complete:
+            raise GalleryError(
+                f"{tutorial.script.path.name}: sphinx_gallery_thumbnail_number is "
+                f"{number}, and the tutorial shows {len(pictures)} figures."
+            )
+        return _png(Image.new("RGB", THUMBNAIL_SIZE, "#e9edf2"))
+    picture = Image.open(io.BytesIO(pictures[index])).convert("RGBA")
+    picture.thumbnail(THUMBNAIL_SIZE, Image.Resampling.LANCZOS)
+    white = Image.new("RGBA", picture.size, "white")
+    return _png(Image.alpha_composite(white, picture).convert("RGB"))
+
+
+def _png(picture: Image.Image) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, "png", optimize=True)
+    return out.getvalue()
+
+
+def notebook_bytes(tutorial: Tutorial) -> bytes:
+    """Today's prose and code as a notebook, with the outputs that are still true."""
+    return (nbformat.writes(with_outputs(tutorial)) + "\n").encode()
+
+
+def with_outputs(tutorial: Tutorial) -> nbformat.NotebookNode:
+    """The notebook that readers download.
+
+    Cells that ran have an execution count, also those that show nothing. Recorded
+    values stand in the prose, and a cell says where the outputs come from.
+    """
+    notebook = tutorial.filled_script().notebook()
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for number, (cell, outputs) in enumerate(zip(cells, tutorial.outputs), 1):
+        cell.outputs = [_for_notebooks(out) for out in outputs]
+        cell.execution_count = number if number <= tutorial.current_cells else None
+        cell.source = without_figure_comments(cell.source)
+        if cell.source.startswith(MARKER):
+            cell.metadata["jupyter"] = {"source_hidden": True}
+    if tutorial.recording is not None:
+        notebook.metadata.update(tutorial.recording.notebook.metadata)
+        lines = [f"- {key}: {value}" for key, value in details(tutorial)]
+        caveats = tutorial.recording.provenance["caveats"]
+        lines += [f"- {caveat}" for caveat in caveats]
+        told = nbformat.v4.new_markdown_cell(
+            "**Where these outputs come from**\n\n" + "\n".join(lines)
+        )
+        told.id = "provenance"
+        notebook.cells.insert(1, told)
+    return notebook
+
+
+def _for_notebooks(out: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Without pandas' table schema: JupyterLab and VS Code prefer it, and lack it."""
+    if "text/html" in out.get("data", {}) and DATA_MIME in out["data"]:
+        out = copy.deepcopy(out)
+        del out["data"][DATA_MIME]
+    return out

@@ -1,0 +1,129 @@
+"""The results page: pictures first, then tables, then all rows as files."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+from docutils import nodes
+from docutils.utils import column_width
+from sphinx.util.docutils import SphinxDirective
+
+from gallery import charts
+from gallery.benchmarks import all_rows, benchmark, flavor
+from gallery.cards import PATH_FILE, rst_escaped
+from gallery.files import write_if_changed
+from gallery.learning_path import learning_path
+from gallery.tables import table_html
+from gallery.tutorial import Tutorial, all_tutorials
+
+FOLDER = "tutorials/results"
+NOTHING = "No tutorial with a benchmark has been recorded with its present code yet."
+
+
+def measured() -> list[Tutorial]:
+    """Tutorials with benchmark rows of their present code, along the learning path."""
+    path = [t for section in learning_path(PATH_FILE) for t, _ in section.tutorials]
+    return [t for t in path if t.recording and benchmark(t) is not None]
+
+
+def write_downloads(folder: Path) -> None:
+    """Write all rows as ``results.csv`` and ``results.json``."""
+    rows = all_rows(measured())
+    write_if_changed(folder / "results.csv", rows.to_csv(index=False).encode())
+    text = rows.to_json(orient="records", indent=1)
+    write_if_changed(folder / "results.json", text.encode())
+
+
+def compiler_sentence(tutorials: list[Tutorial]) -> str:
+    """Which compiler and GPU the figures are of, and of which they are not."""
+    facts = [tutorial.recording.provenance for tutorial in tutorials]
+    flavors = sorted({flavor(fact) for fact in facts})
+    gpus = ", ".join(sorted({fact["gpu"] for fact in facts}))
+    if flavors == ["TensorRT-RTX"]:
+        return (
+            f"All figures are of **TensorRT-RTX** on {gpus}. **None is of standard "
+            "TensorRT**, the compiler for data-center GPUs: there, expect other ones."
+        )
+    return f"All figures are of {' and '.join(flavors)} on {gpus}."
+
+
+def common_caveats(tutorials: list[Tutorial]) -> list[str]:
+    """Caveats that all the recordings share."""
+    each = [tutorial.recording.provenance["caveats"] for tutorial in tutorials]
+    first = each[0] if each else []
+    return [caveat for caveat in first if all(caveat in other for other in each)]
+
+
+class GalleryCompilers(SphinxDirective):
+    """``.. gallery-compilers::`` says which compiler and GPU all figures are of."""
+
+    def run(self) -> list[nodes.Node]:
+        tutorials = measured()
+        if not tutorials:
+            return [nodes.paragraph("", NOTHING)]
+        text = [compiler_sentence(tutorials), *common_caveats(tutorials)]
+        return self.parse_text_to_nodes(" ".join(text))
+
+
+class GalleryChart(SphinxDirective):
+    """``.. gallery-chart:: speedups`` draws a picture of all recordings."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
+        rows = all_rows(measured())
+        if rows.empty:
+            return []
+        picture, sentence = getattr(charts, name)(rows)
+        path = f"{FOLDER}/{name}.svg"
+        write_if_changed(Path(self.env.srcdir) / path, picture)
+        return self.parse_text_to_nodes(
+            f".. image:: /{path}\n   :alt: {sentence}\n   :class: recorded-figure\n\n"
+            f"{rst_escaped(sentence)}\n"
+        )
+
+
+class GalleryResults(SphinxDirective):
+    """``.. gallery-results::`` shows the benchmark table of every recording."""
+
+    def run(self) -> list[nodes.Node]:
+        tutorials = measured()
+        found: list[nodes.Node] = []
+        if tutorials:
+            found.append(nodes.raw("", SEARCH, format="html"))
+        common = common_caveats(tutorials)
+        for tutorial in tutorials:
+            caveats = tutorial.recording.provenance["caveats"]
+            own = [caveat for caveat in caveats if caveat not in common]
+            found += self._section(tutorial, benchmark(tutorial), own)
+        old = [t.script.title for t in all_tutorials() if t.is_stale]
+        if old:
+            text = f"Withdrawn until they are recorded anew: {', '.join(old)}."
+            found.append(nodes.paragraph("", text))
+        return found
+
+    def _section(
+        self, tutorial: Tutorial, frame: pd.DataFrame, own: list[str]
+    ) -> list[nodes.Node]:
+        facts = tutorial.recording.provenance
+        title = f"{tutorial.script.title}: {flavor(facts)} on {facts['gpu']}"
+        text = (
+            f"{rst_escaped(title)}\n{'-' * (column_width(title) * 2)}\n\n"
+            f"From :doc:`/{tutorial.docname}`, recorded on {facts['recorded']}.\n"
+        )
+        text += "".join(f"\n- {caveat}" for caveat in own)
+        [section] = self.parse_text_to_nodes(text, allow_section_headings=True)
+        link = self.env.app.builder.get_relative_uri(self.env.docname, tutorial.docname)
+        section += nodes.raw("", table_html(frame, link), format="html")
+        section["classes"].append("results-section")
+        return [section]
+
+
+SEARCH = (
+    '<p class="table-filter" hidden><label>Show rows with '
+    f'<input type="search" placeholder="{escape("bert, CUDA graph, float16")}">'
+    '</label> <span role="status"></span></p>'
+)

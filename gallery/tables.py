@@ -1,0 +1,150 @@
+"""A benchmark table as HTML that fits: what is constant goes into the caption."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+
+import pandas as pd
+
+from gallery.benchmarks import COLUMNS, GROUP, LABELS, is_best, ready_s
+
+# Column: heading, and what it means.
+HEADINGS = {
+    "backend": ("backend", "what runs the model"),
+    "latency_ms": ("ms", "median of a call, milliseconds"),
+    "range": ("p20–p80", "20th and 80th percentile of a call, milliseconds"),
+    "speedup": ("over PyTorch", "the best of PyTorch takes this many times as long"),
+    "error": ("error", "relative error against eager, on fresh input"),
+    "memory": ("MiB", "peak memory of a call, weights included"),
+    "ready": ("ready in s", "compilation and first call, seconds"),
+}
+DASH = "–"
+
+
+def table_html(frame: pd.DataFrame, link: str | None = None) -> str:
+    """Return one benchmark table as HTML.
+
+    What all rows share stands in the caption. Rows of one model, precision and shape
+    stand together below a line that names what sets them apart from others.
+
+    Parameters
+    ----------
+    frame
+        From `gallery.benchmarks.read_benchmark`.
+    link
+        Where the backends' names lead to.
+    """
+    frame = frame.reset_index(drop=True)
+    cells = _cells(frame)
+    shown = ["backend", *(key for key in cells if key not in LABELS)]
+    same = [key for key in GROUP if frame[key].nunique(dropna=False) == 1]
+    head = "".join(_head_cell(key) for key in shown)
+    best = is_best(frame)
+    bodies = ""
+    for _, group in frame.groupby(GROUP, sort=False, dropna=False):
+        apart = _words(group, [key for key in GROUP if key not in same])
+        rows = ""
+        if apart:
+            rows += f'<tr class="group"><th colspan="{len(shown)}">{apart}</th></tr>'
+        for number in group.index:
+            row = "".join(_cell(key, *cells[key][number], link) for key in shown)
+            rows += f"<tr{' class=best' if best[number] else ''}>{row}</tr>\n"
+        bodies += f"<tbody>{rows}</tbody>\n"
+    caption = _words(frame, same)
+    return (
+        '<div class="benchmark"><table class="table benchmark">'
+        + (f"<caption>{caption}</caption>" if caption else "")
+        + f"<thead><tr>{head}</tr></thead>\n{bodies}</table></div>"
+    )
+
+
+def _words(frame: pd.DataFrame, keys: list[str]) -> str:
+    """The first row's labels, as HTML."""
+    labels = [frame[key].iloc[0] for key in keys]
+    return escape(", ".join(str(label) for label in labels if not pd.isna(label)))
+
+
+def _head_cell(key: str) -> str:
+    heading, meaning = _heading(key)
+    return f'<th scope="col" title="{escape(meaning)}">{escape(heading)}</th>'
+
+
+def _cell(key: str, text: str, value: float | str | None, link: str | None) -> str:
+    text = escape(text)
+    if key == "backend":
+        name = f'<a href="{escape(link)}">{text}</a>' if link else text
+        return f'<th scope="row">{name}</th>'
+    if value is None:
+        return f"<td>{text}</td>"
+    return f'<td class="number" data-value="{value}">{text}</td>'
+
+
+def _heading(key: str) -> tuple[str, str]:
+    words = key.replace("_", " ")
+    return HEADINGS.get(key, (words, words))
+
+
+def _cells(frame: pd.DataFrame) -> dict[str, list[tuple[str, float | str | None]]]:
+    """For each column that has any value: its cells as (text, number or None)."""
+    decimals = places(pd.concat([frame.latency_ms, frame.latency_p20]))
+    latency = numbers(frame.latency_ms, decimals)
+    low, high = (
+        numbers(frame.latency_p20, decimals),
+        numbers(frame.latency_p80, decimals),
+    )
+    ready = ready_s(frame)
+    columns: dict[str, tuple[list[str], pd.Series | None]] = {
+        "backend": (texts(frame.backend), None),
+        "latency_ms": (latency, frame.latency_ms),
+        "speedup": (numbers(frame.speedup, 2), frame.speedup),
+        "range": (
+            [DASH if DASH in pair else "–".join(pair) for pair in zip(low, high)],
+            frame.latency_p80 - frame.latency_p20,
+        ),
+        "error": (
+            [DASH if math.isnan(x) else f"{x:.0e}" if x else "0" for x in frame.error],
+            frame.error,
+        ),
+        "memory": (numbers(frame.peak_memory_mb, 0), frame.peak_memory_mb),
+        "ready": (numbers(ready, 1), ready),
+    }
+    for key in [name for name in frame.columns if name not in COLUMNS]:
+        column = pd.to_numeric(frame[key], errors="coerce")
+        if column.notna().sum() == frame[key].notna().sum():
+            columns[key] = (numbers(column), column)
+        else:
+            columns[key] = (texts(frame[key]), None)
+    return {
+        key: [
+            (text, None if values is None else _order(values.iloc[number]))
+            for number, text in enumerate(shown)
+        ]
+        for key, (shown, values) in columns.items()
+        if any(text != DASH for text in shown)
+    }
+
+
+def _order(value: float) -> float | str:
+    return "" if math.isnan(value) else round(float(value), 9)
+
+
+def texts(column: pd.Series) -> list[str]:
+    """Words, and a dash where there are none."""
+    return [DASH if pd.isna(value) else str(value) for value in column]
+
+
+def places(column: pd.Series) -> int:
+    """Decimals that show three digits of the column's smallest positive number."""
+    least = column[column > 0].min()
+    if math.isnan(least):
+        return 0
+    return min(4, max(0, 2 - math.floor(math.log10(least))))
+
+
+def numbers(column: pd.Series, decimals: int | None = None) -> list[str]:
+    """Numbers with the same decimals, and a dash where nothing was measured."""
+    if decimals is None:
+        whole = (column.dropna() % 1 == 0).all()
+        decimals = 0 if whole else places(column)
+    return [DASH if math.isnan(x) else f"{x:,.{decimals}f}" for x in column]

@@ -1,0 +1,183 @@
+"""A tutorial as the site shows it: script, recording and engine report together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from sphinx_gallery import py_source_parser
+
+from gallery.engines import EngineReport, load_engine_report
+from gallery.errors import GalleryError
+from gallery.paths import ALL_RECORDINGS, ENGINES, RECORDINGS
+from gallery.recording import Recording, load_recording, recording_path
+from gallery.script import Script, find_scripts, read_script
+from gallery.values import fill, look_up, names_quoted, printed_values
+
+
+@dataclass(frozen=True)
+class Tutorial:
+    """One tutorial and what is recorded of it.
+
+    Attributes
+    ----------
+    script
+        The source.
+    recording, report
+        What was measured on a GPU, and what was built without one; None where there
+        is none.
+    """
+
+    script: Script
+    recording: Recording | None
+    report: EngineReport | None = None
+
+    @property
+    def name(self) -> str:
+        """How the tutorial is named everywhere: its file's name without suffix."""
+        return self.script.name
+
+    @property
+    def docname(self) -> str:
+        """The page, as Sphinx names it."""
+        return f"tutorials/{self.script.path.parent.name}/{self.name}"
+
+    @cached_property
+    def is_stale(self) -> bool:
+        """Whether the code has changed since it was recorded."""
+        return self.recording is not None and self.recording.is_stale(self.script)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every cell's outputs are recorded and of the present code."""
+        return self.recording is not None and not self.is_stale
+
+    @property
+    def current_cells(self) -> int:
+        """How many code cells, from the first on, are still as they were recorded."""
+        return self.recording.current_cells(self.script) if self.recording else 0
+
+    @cached_property
+    def outputs(self) -> list[list]:
+        """For each code cell its outputs; none where they are withdrawn."""
+        if self.recording is None:
+            return [[] for _ in self.script.code_cells]
+        return self.recording.outputs(self.script)
+
+    @cached_property
+    def values(self) -> dict[str, list[str]]:
+        """Values that prose may quote, see `gallery.values`."""
+        return printed_values(self.outputs)
+
+    def value(self, name: str) -> str:
+        """The text that a ``:recorded:`` role with this name stands for.
+
+        Raises
+        ------
+        GalleryError
+            If the recording is of the present code and lacks it.
+        """
+        return look_up(name, self.values, complete=self.is_complete)
+
+    def filled(self, text: str) -> str:
+        """The text with its recorded values."""
+        return fill(text, self.value)
+
+    @cached_property
+    def description(self) -> str:
+        """The first paragraph, recorded values filled in."""
+        return self.filled(self.script.description)
+
+    @cached_property
+    def config(self) -> dict:
+        """The script's settings for sphinx-gallery: ``# sphinx_gallery_name = ...``."""
+        text = self.script.path.read_text(encoding="utf-8")
+        return py_source_parser.extract_file_config(text)
+
+    def check_values(self) -> None:
+        """Look every quoted value up.
+
+        Raises
+        ------
+        GalleryError
+            With the script, the line and the name of the first that fails.
+        """
+        for block in self.script.blocks:
+            for line, name in names_quoted(block.content):
+                try:
+                    self.value(name)
+                except GalleryError as error:
+                    where = f"{self.script.path.name}, line {block.lineno + line - 1}"
+                    raise GalleryError(
+                        f"{where}: :recorded:`{name}`: {error}"
+                    ) from None
+
+    def filled_script(self) -> Script:
+        """The script with recorded values in its prose: what notebooks are made of."""
+        blocks = [
+            py_source_parser.Block(kind, self.filled(content), line)
+            if kind == "text"
+            else py_source_parser.Block(kind, content, line)
+            for kind, content, line in self.script.blocks
+        ]
+        return replace(self.script, blocks=blocks)
+
+
+_folder = RECORDINGS
+
+
+def use_recordings(machine: str) -> None:
+    """From now on, show what was recorded on this kind of machine, as ``h100-rtx``.
+
+    Raises
+    ------
+    GalleryError
+        If there is no folder of recordings with this name.
+    """
+    global _folder
+    folder = ALL_RECORDINGS / machine
+    if not folder.is_dir():
+        known = sorted(p.name for p in ALL_RECORDINGS.glob("*-*") if p.is_dir())
+        raise GalleryError(
+            f"conf.py asks for the recordings of {machine!r}, and recordings/ has no "
+            f"such folder. It has: {', '.join(known) or 'none'}."
+        )
+    _folder = folder
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of everything that a tutorial's page is made of."""
+    digest = hashlib.sha256()
+    recording = recording_path(path.stem, _folder)
+    for part in (path, recording, ENGINES / f"{path.stem}.json"):
+        digest.update(part.read_bytes() if part.exists() else b"none")
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _load(path: Path, mark: str) -> Tutorial:
+    script = read_script(path)
+    recording = load_recording(script.name, _folder)
+    return Tutorial(script, recording, load_engine_report(script))
+
+
+def load_tutorial(name: str) -> Tutorial:
+    """The tutorial with this name, as its files are now.
+
+    Raises
+    ------
+    GalleryError
+        If there is none, or a file of it is broken.
+    """
+    [path] = find_scripts([name])
+    return _load(path, fingerprint(path))
+
+
+def all_tutorials() -> Iterator[Tutorial]:
+    """Every tutorial, ordered by its file."""
+    for path in find_scripts():
+        yield _load(path, fingerprint(path))

@@ -1,0 +1,92 @@
+"""Benchmark tables: what is read, what is refused, how they look."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from gallery import charts
+from gallery.benchmarks import all_rows, benchmark
+from gallery.errors import GalleryError
+from gallery.tables import table_html
+from tests.made import benchmark_rows, changed, made, table
+
+CELL = "# %%\n# A table.\nrows\n\n# %%\n# Another.\nmore\n"
+ROWS = benchmark_rows(("eager", 2.0, 0.5), ("TensorRT, CUDA graph", 0.8, 1.25))
+
+
+def cells_of(html: str) -> list[str]:
+    return re.findall("<td[^>]*>(.*?)</td>", html)
+
+
+def test_rows_of_changed_code_are_no_results(tmp_path):
+    tutorial = made(tmp_path, CELL, [], [table(ROWS)])
+    assert len(benchmark(tutorial)) == 2
+    assert benchmark(changed(tutorial, "rows", "other_rows")) is None
+    assert all_rows([changed(tutorial, "other_rows", "others")]).empty
+
+
+def test_tables_of_one_tutorial_are_put_together(tmp_path):
+    later = benchmark_rows(("Inductor", 1.0, 1.0))
+    tutorial = made(tmp_path, CELL, [table(ROWS)], [table(pd.concat([ROWS, later]))])
+    assert list(benchmark(tutorial).backend) == [*ROWS.backend, "Inductor"]
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (
+            ROWS.rename(columns={"latency_ms": "latncy_ms"}),
+            "no column 'latency_ms' .is",
+        ),
+        (ROWS.drop(columns="error"), "no column 'error'"),
+        (ROWS.assign(peak_memory_mb="n/a"), "'peak_memory_mb' holds 'n/a'"),
+    ],
+)
+def test_a_wrong_table_fails_with_the_script_and_what_to_do(tmp_path, frame, message):
+    tutorial = made(tmp_path, CELL, [table(frame)], [])
+    with pytest.raises(GalleryError, match=message) as error:
+        benchmark(tutorial)
+    assert "made.py" in str(error.value)
+
+
+def test_other_tables_are_none_of_its_business(tmp_path):
+    frame = pd.DataFrame({"backend": ["eager"], "kernel": ["gemm"], "ms": [1.0]})
+    assert benchmark(made(tmp_path, CELL, [table(frame)], [])) is None
+
+
+def test_what_is_constant_stands_in_the_caption_and_the_best_is_bold():
+    html = table_html(ROWS)
+    assert "<caption>net, float16, 1x3</caption>" in html
+    [best] = re.findall("<tr class=best>(.*?)</tr>", html)
+    assert "TensorRT, CUDA graph" in best
+    assert "float16" not in html.partition("</caption>")[2]
+
+
+def test_shapes_stand_above_their_rows():
+    html = table_html(pd.concat([ROWS, ROWS.assign(shape="8x3")]))
+    assert re.findall('class="group"><th[^>]*>(.*?)</th>', html) == ["1x3", "8x3"]
+    assert html.count("class=best") == 2
+
+
+def test_what_was_not_measured_is_a_dash_and_an_empty_column_goes():
+    frame = ROWS.assign(peak_memory_mb=[None, 12.0], error=None, tokens_per_s=[3, None])
+    html = table_html(frame.astype({"peak_memory_mb": float, "error": float}))
+    assert "error" not in html
+    assert "tokens per s" in html
+    first, second = re.findall('<tr.*?row">(?:.*?)</tr>', html)
+    assert cells_of(first) == ["2.000", "0.50", "2.000–2.000", "–", "3.0", "3"]
+    assert cells_of(second)[3:] == ["12", "3.0", "–"]
+
+
+def test_pictures_say_what_they_show(tmp_path):
+    shape = ROWS.assign(shape="8x3", speedup=[1.0, 0.5])
+    tutorial = made(tmp_path, CELL, [table(ROWS)], [table(shape)])
+    rows = all_rows([tutorial])
+    picture, sentence = charts.speedups(rows)
+    assert picture.startswith(b"<?xml")
+    assert "faster than the best of PyTorch in 1 of 2 cases" in sentence
+    assert "0.50 (net, 8x3) to 1.25 (net, 1x3)" in sentence
+    assert charts.speedups(rows)[0] == picture
+    _, sentence = charts.ready_against_latency(rows)
+    assert "TensorRT 3 s" in sentence

@@ -1,0 +1,168 @@
+"""Recorded outputs on pages: kinds, order, pictures and their alternative texts."""
+
+import re
+
+import pytest
+
+from gallery.errors import GalleryError
+from gallery.files import notebook_bytes, thumbnail, with_outputs
+from gallery.outputs import show
+from gallery.replay import replay
+from gallery.write_ruler import MARKER
+from tests.made import PNG, changed, display, made, stream
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg"/>'
+ONE_CELL = "# %%\n# How fast\n# --------\n# Text.\nprint(1)\n"
+
+
+def rst(tutorial) -> str:
+    return "\n".join(show(tutorial).cells)
+
+
+def test_outputs_keep_their_order(tmp_path):
+    shown = [stream("before\n"), display(image_png=PNG), stream("after\n")]
+    shown.append(display(image_png=PNG))
+    text = rst(made(tmp_path, ONE_CELL, shown))
+    found = re.findall(r"before|after|recorded_made_\d+\.png", text)
+    pictures = ["recorded_made_001.png", "recorded_made_002.png"]
+    assert found == ["before", pictures[0], "after", pictures[1]]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "seen"),
+    [
+        ({"text_html": "<i>word</i>"}, "<i>word</i>"),
+        ({"text_markdown": "**word**\n\n|a|\n|-|\n|b|"}, "<strong>word</strong>"),
+        ({"text_latex": "$x^2$"}, "<msup>"),
+        ({"imagePLUS": ""}, None),
+        ({"image_jpeg": PNG}, "recorded_made_001.jpg"),
+        ({"text_plain": "42"}, "42"),
+    ],
+)
+def test_every_kind_of_output_is_seen(tmp_path, kinds, seen):
+    if seen is None:
+        output = display()
+        output.data["image/svg+xml"] = SVG
+        seen = "recorded_made_001.svg"
+    else:
+        output = display(**{"text_plain": "<an object>", **kinds})
+    tutorial = made(tmp_path, ONE_CELL, [output])
+    assert seen in rst(tutorial)
+    assert "&lt;an object" not in rst(tutorial)
+
+
+def test_a_kind_that_pages_cannot_show_fails_with_script_and_line(tmp_path):
+    output = display(application_json="{}", text_plain="<IPython.JSON object>")
+    message = r"made\.py, line \d+: .*cannot show.*application/json"
+    with pytest.raises(GalleryError, match=message):
+        show(made(tmp_path, ONE_CELL, [output]))
+
+
+def test_printed_text_is_no_markup_and_keeps_its_indentation(tmp_path):
+    text = rst(made(tmp_path, ONE_CELL, [stream("    in\n<b> ``x`` |x| .. note::\n")]))
+    assert "\n    :force:\n\n        in\n    <b> ``x`` |x| .. note::" in text
+
+
+def test_a_figure_says_what_the_cell_says_of_it(tmp_path):
+    cell = (
+        "# %%\n# Speed\n# -----\n# Text.\n\n# Figure: TensorRT is :recorded:`faster`\n"
+        "#   times as fast.\nprint('faster = 2')\n"
+    )
+    figures = [stream("faster = 2\n"), display(image_png=PNG), display(image_png=PNG)]
+    tutorial = made(tmp_path, cell, figures)
+    assert re.findall(":alt: (.*)", rst(tutorial)) == [
+        "TensorRT is 2 times as fast.",
+        "Speed",
+    ]
+    assert "# Figure:" not in notebook_bytes(tutorial).decode()
+
+
+def test_a_sentence_without_its_figure_fails(tmp_path):
+    cell = "# %%\n# Text.\n\n# Figure: What is not there.\nprint(1)\n"
+    with pytest.raises(GalleryError, match="1 comments .* 0 figures"):
+        show(made(tmp_path, cell, [stream("1\n")]))
+
+
+def test_cells_with_the_same_code_keep_their_own_outputs(tmp_path):
+    cells = "# %%\n# A.\nprint(n)\n\n# %%\n# B.\nprint(n)\n"
+    shown = show(made(tmp_path, cells, [stream("first\n")], [stream("second\n")]))
+    assert ["first" in cell for cell in shown.cells] == [True, False]
+    assert ["second" in cell for cell in shown.cells] == [False, True]
+
+
+THUMBS = ONE_CELL + "\n# sphinx_gallery_thumbnail_number = {number}\n"
+RED = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAA"
+    "AElFTkSuQmCC"
+)
+
+
+def test_a_script_chooses_its_thumbnail(tmp_path):
+    figures = [display(image_png=PNG), display(image_png=RED)]
+    pictures = {}
+    for number in (1, 2, -1):
+        text = THUMBS.format(number=number)
+        tutorial = made(tmp_path / str(number), text, figures)
+        pictures[number] = thumbnail(tutorial, show(tutorial))
+    assert pictures[2] == pictures[-1] != pictures[1]
+
+
+def test_a_thumbnail_that_is_not_there_fails(tmp_path):
+    tutorial = made(tmp_path, THUMBS.format(number=3), [display(image_png=PNG)])
+    with pytest.raises(GalleryError, match=r"made\.py.*is 3.*shows 1 figures"):
+        thumbnail(tutorial, show(tutorial))
+
+
+PAGE = """
+Title
+=====
+
+Description.
+
+.. GENERATED FROM PYTHON SOURCE LINES 8-9
+
+How this page measures
+
+.. GENERATED FROM PYTHON SOURCE LINES {line}-20
+
+.. code-block:: Python
+
+
+    {marker}
+    import time
+
+
+
+
+.. GENERATED FROM PYTHON SOURCE LINES 30-31
+
+Last
+"""
+
+
+def test_the_ruler_is_folded_away(tmp_path):
+    cells = f"# %%\n# How this page measures\n\n{MARKER}\nimport time\n"
+    tutorial = made(tmp_path, cells, [])
+    [block] = [b for b in tutorial.script.blocks if b.type == "code"]
+    page = replay(PAGE.format(line=block.lineno, marker=MARKER), tutorial)
+    assert ".. dropdown:: The ruler\n\n   .. code-block:: Python" in page
+    assert "\n       import time\n" in page
+    assert "\nLast\n" in page
+
+
+def test_an_output_without_a_place_fails(tmp_path):
+    tutorial = made(tmp_path, ONE_CELL, [stream("1\n")])
+    with pytest.raises(GalleryError, match="no place"):
+        replay("Title\n=====\n\nDescription.\n", tutorial)
+
+
+def test_cells_that_ran_have_a_number_and_others_none(tmp_path):
+    cells = "# %%\n# A.\na = 1\n\n# %%\n# B.\nb = 2\n"
+    tutorial = made(tmp_path, cells, [], [])
+
+    def counts(tutorial):
+        code = [c for c in with_outputs(tutorial).cells if c.cell_type == "code"]
+        return [cell.execution_count for cell in code]
+
+    assert counts(tutorial) == [1, 2]
+    assert counts(changed(tutorial, "b = 2", "b = 3")) == [1, None]
