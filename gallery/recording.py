@@ -136,8 +136,8 @@ def _broken(path: Path, reason: str) -> GalleryError:
 
 def _parse(text: str, path: Path) -> Recording:
     try:
-        notebook = nbformat.reads(text, as_version=4)
-        nbformat.validate(notebook)
+        notebook = nbformat.reader.reads(text)  # `nbformat.reads` logs as well
+        nbformat.validate(notebook, version=4)
         facts = dict(notebook.metadata[METADATA_KEY])
     except (json.JSONDecodeError, nbformat.reader.NotJSONError):
         raise _broken(path, "it is not valid JSON") from None

@@ -3,7 +3,8 @@
 import pytest
 
 from gallery.errors import GalleryError
-from gallery.script import find_scripts, needs_gpu, read_script, varies
+from gallery.script import cell_hash, find_scripts, needs_gpu, read_script, varies
+from tests.conftest import recordings
 
 
 def test_reads_title_description_and_tags(tiny):
@@ -19,7 +20,7 @@ def test_cells_are_those_of_sphinx_gallery(recorded):
     # The site's build lets sphinx-gallery write its own notebook of the same script.
     from tests.conftest import build_site
 
-    (recorded / "recordings/tiny.ipynb").unlink()
+    (recordings(recorded) / "tiny.ipynb").unlink()
     assert build_site(recorded).returncode == 0
     import nbformat
 
@@ -37,6 +38,49 @@ def test_prose_does_not_change_the_hash_but_code_does(tiny):
     assert read_script(tiny).code_hash == before
     tiny.write_text(text.replace("1 + 1", "1 + 2"))
     assert read_script(tiny).code_hash != before
+
+
+SAME = [
+    "x = {'a': 1}",
+    "# Needs a GPU: it refits.\nx = {'a': 1}  # a comment",
+    'x = {\n    "a": 1,\n}',
+    "x = ({'a': (1)})",
+]
+OTHER = ["x = {'a': 2}", "y = {'a': 1}", "x = {'a': 1.0}", "x = {'a': True}", ""]
+
+
+def test_formatting_and_comments_do_not_change_a_cells_identity():
+    assert len({cell_hash(source) for source in SAME}) == 1
+    assert len({cell_hash(source) for source in [SAME[0], *OTHER]}) == 1 + len(OTHER)
+
+
+def test_a_semicolon_that_hides_a_value_counts():
+    assert cell_hash("x") != cell_hash("x;")
+    assert cell_hash("x;") == cell_hash("x ;  # shows nothing\n")
+    assert cell_hash("x  # a; b") == cell_hash("x")
+
+
+def test_the_identity_does_not_depend_on_pythons_version():
+    # Seen with 3.10, 3.11, 3.12 and 3.13, whose own dumps of these differ.
+    source = (
+        "def f(x, w=2, *a): return f'{x!r:>{w}} and' f' {w=}' 'so', None\nawait f(1)"
+    )
+    assert cell_hash(source) == (
+        "edbbf0eb60be03f0a9922cafc6db0d7e64e3ddd8e43ead38a8683a3f35840128"
+    )
+
+
+def test_a_cells_line_is_found_in_the_script(tiny):
+    text = tiny.read_text().replace(
+        "import time\n", "# sphinx_gallery_thumbnail_number = 1\n\nimport time\n"
+    )
+    tiny.write_text(text)
+    script = read_script(tiny)
+    lines = text.splitlines()
+    for cell, source in enumerate(script.code_cells, 1):
+        for number, line in enumerate(source.splitlines(), 1):
+            if line:
+                assert lines[script.line_of(cell, number) - 1] == line
 
 
 def test_markers_count_only_above_the_code():
