@@ -48,7 +48,7 @@ def provenance(tutorial: Tutorial) -> str:
         parts.append("\n".join(f":{key}: {value}" for key, value in details(tutorial)))
         if facts["caveats"]:
             parts.append("\n".join(f"- {caveat}" for caveat in facts["caveats"]))
-    if tutorial.report is not None:
+    if tutorial.report is not None and tutorial.report.engines:
         parts.append(_engines(tutorial.report))
     if not parts:
         return ""

@@ -57,7 +57,8 @@ def require_plain(path: Path) -> None:
             "Rename it."
         )
     if not PLAIN.fullmatch(name):
-        plain = re.sub(r"\W+", "_", name).strip("_")
+        words = re.findall(r"[A-Za-z0-9]+", name)
+        plain = "_".join(words).lstrip("0123456789_") or "a_name"
         raise GalleryError(
             f"{_short(path)}: the name of a tutorial holds letters, digits and "
             f"underscores only, and begins with a letter. Rename it, for instance to "
