@@ -1,0 +1,261 @@
+"""An author's way: from the template to a page, another name, and the end."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from gallery import author
+from gallery.errors import GalleryError
+from gallery.naming import by_name, require_plain
+from gallery.script import find_scripts, read_script
+from tests.conftest import ROOT, build_site, recordings, run_gallery
+
+
+@pytest.fixture
+def repository(project):
+    """The project as a git repository with everything committed."""
+    for words in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-q", "-m", "x"],
+    ):
+        subprocess.run(["git", *words], cwd=project, check=True)
+    return project
+
+
+def test_a_new_tutorial_keeps_the_contract_and_is_well_formatted(project):
+    done = run_gallery(project, "new", "my_first_page")
+    assert done.returncode == 0, done.stdout + done.stderr
+    path = project / "examples/dynamo/my_first_page.py"
+    assert read_script(path).title == "My first page"
+    done = run_gallery(project, "check", "my_first_page")
+    assert (done.returncode, done.stderr) == (0, "")
+    shutil.copy(ROOT / "pyproject.toml", project)
+    for words in (["check"], ["format", "--check"]):
+        subprocess.run(
+            [sys.executable, "-m", "ruff", *words, str(path)], cwd=project, check=True
+        )
+
+
+def test_a_new_tutorial_builds_a_site(project):
+    author.new("my_first_page", root=project)
+    built = build_site(project)
+    assert built.returncode == 0, built.stdout + built.stderr
+    page = (project / "site/tutorials/dynamo/my_first_page.html").read_text()
+    assert "Not recorded yet" in page
+    assert "(not recorded) times as fast" in page
+
+
+def test_a_new_tutorial_runs_without_a_gpu(project):
+    pytest.importorskip("tensorrt_rtx")
+    author.new("my_first_page", root=project)
+    done = run_gallery(project, "run", "my_first_page", "--no-gpu")
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = project / "recordings/engines/my_first_page.json"
+    assert report.exists()
+    built = build_site(project)
+    assert built.returncode == 0, built.stdout + built.stderr
+
+
+def test_a_tutorial_that_builds_no_engine_has_a_page(project):
+    """An empty list of engines once made a page that no build accepted."""
+    pytest.importorskip("tensorrt_rtx")
+    done = run_gallery(project, "run", "tiny", "--no-gpu", "--unchecked")
+    assert done.returncode == 0, done.stdout + done.stderr
+    built = build_site(project)
+    assert built.returncode == 0, built.stdout + built.stderr
+
+
+def test_a_run_begins_with_the_contract(project):
+    done = run_gallery(project, "run", "tiny", "--no-gpu")
+    assert done.returncode == 1
+    assert "examples/dynamo/tiny.py:1: The docstring has no section" in done.stderr
+    assert "--unchecked" in done.stdout
+    assert "cell 1" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("torch_2.14_news", "torch_2.14_news.py: the name of a tutorial holds letters"),
+        ("2_fast", "Rename it, for instance to fast.py"),
+        ("so-fast", "for instance to so_fast.py"),
+        ("with space", "for instance to with_space.py"),
+        ("serve", "serve is the name of a program"),
+        ("tiny", "There is examples/dynamo/tiny.py already"),
+    ],
+)
+def test_names_that_a_new_tutorial_cannot_have(project, name, message):
+    with pytest.raises(GalleryError) as raised:
+        author.new(name, root=project)
+    assert message in str(raised.value)
+    assert [path.stem for path in (project / "examples/dynamo").glob("*.py")] == [
+        "tiny"
+    ]
+
+
+def test_a_suggested_name_is_one_that_is_accepted(tmp_path):
+    for name in ("2_fast", "a.b", "-", "é t é"):
+        with pytest.raises(GalleryError) as raised:
+            require_plain(tmp_path / f"{name}.py")
+        suggested = str(raised.value).rpartition(" ")[2].rstrip(".")
+        require_plain(tmp_path / suggested)
+
+
+def test_an_unknown_folder_is_refused(project):
+    with pytest.raises(GalleryError, match="no folder examples/fx"):
+        author.new("page", "fx", root=project)
+
+
+def test_two_tutorials_of_one_name_are_refused_with_both(project, tiny):
+    other = project / "examples/triton"
+    other.mkdir()
+    shutil.copy(tiny, other)
+    done = run_gallery(project, "status")
+    assert done.returncode == 1
+    assert "Two tutorials are named tiny" in done.stdout
+    assert "examples/dynamo/tiny.py and examples/triton/tiny.py" in done.stdout
+    built = build_site(project)
+    assert built.returncode != 0
+    assert "Two tutorials are named tiny" in built.stdout + built.stderr
+    assert "Traceback" not in built.stdout + built.stderr
+
+
+def test_a_tutorial_named_like_a_program_is_refused(project, tiny):
+    tiny.rename(tiny.with_name("serve.py"))
+    with pytest.raises(GalleryError, match="dynamo/serve.py: serve is the name of a"):
+        find_scripts(folder=project / "examples")
+
+
+def test_programs_beside_the_tutorials_are_none(tmp_path):
+    folder = tmp_path / "triton"
+    paths = [folder / "serve.py", folder / "client.py", folder / "page.py"]
+    assert by_name(paths) == {"page": folder / "page.py"}
+
+
+def test_a_dot_in_a_name_is_one_message_everywhere(project, tiny):
+    tiny.rename(tiny.with_name("torch_2.14_news.py"))
+    for words in (["check"], ["status"], ["run", "--no-gpu"], ["check", "torch_2.14"]):
+        done = run_gallery(project, *words)
+        told = done.stdout + done.stderr
+        assert done.returncode == 1
+        assert told.count("torch_2.14_news.py") == 1, told
+        assert "for instance to torch_2_14_news.py" in told
+    built = build_site(project)
+    assert built.returncode != 0
+    assert (built.stdout + built.stderr).count("torch_2.14_news.py") == 1
+
+
+def test_rename_takes_all_along(recorded):
+    report = recorded / "recordings/engines/tiny.json"
+    report.parent.mkdir(exist_ok=True)
+    report.write_text("{}")
+    other = recorded / "recordings/rtx-5090-rtx/tiny.ipynb"
+    other.parent.mkdir()
+    other.write_text("x")
+    brought = recorded / ".cache/brought/tiny"
+    brought.mkdir(parents=True)
+    (recorded / "README.rst").write_text("See tiny, and tiny_too.\n\nUntiny.\n")
+    before = (recordings(recorded) / "tiny.ipynb").read_bytes()
+    done = run_gallery(recorded, "rename", "tiny", "small")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (recordings(recorded) / "small.ipynb").read_bytes() == before
+    for path in (
+        "examples/dynamo/small.py",
+        "recordings/engines/small.json",
+        "recordings/rtx-5090-rtx/small.ipynb",
+        ".cache/brought/small",
+    ):
+        assert (recorded / path).exists(), path
+        assert path in done.stdout
+    assert "README.rst:1: See tiny" in done.stdout
+    assert "Untiny" not in done.stdout
+    left = [p for p in recorded.rglob("tiny.*") if ".git" not in p.parts]
+    assert left == []
+
+
+def test_a_site_follows_a_rename_and_a_delete(recorded):
+    built = build_site(recorded)
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert author.generated("tiny", recorded)
+    author.rename("tiny", "small", recorded)
+    assert author.generated("tiny", recorded) == []
+    (recorded / "recordings/engines/small.json").unlink(missing_ok=True)
+    built = build_site(recorded)
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert (recorded / "site/tutorials/dynamo/small.html").exists()
+    author.new("other", root=recorded)
+    author.delete("small", yes=True, root=recorded)
+    built = build_site(recorded)
+    assert built.returncode == 0, built.stdout + built.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "name", "message"),
+    [
+        ("nope", "small", "There is no tutorial named 'nope'"),
+        ("tiny", "tiny", "already"),
+        ("tiny", "sm.all", "letters, digits"),
+        ("tiny", "client", "name of a program"),
+    ],
+)
+def test_renames_that_are_refused_change_nothing(recorded, old, name, message):
+    before = sorted(recorded.rglob("*"))
+    with pytest.raises(GalleryError, match=message):
+        author.rename(old, name, recorded)
+    assert sorted(recorded.rglob("*")) == before
+
+
+def test_rename_does_not_write_over_what_an_earlier_tutorial_left(recorded):
+    (recordings(recorded) / "small.ipynb").write_text("old")
+    with pytest.raises(GalleryError, match="small.ipynb exists"):
+        author.rename("tiny", "small", recorded)
+    assert (recorded / "examples/dynamo/tiny.py").exists()
+    assert (recordings(recorded) / "small.ipynb").read_text() == "old"
+
+
+def test_delete_takes_what_git_can_give_back(repository):
+    (repository / "docs/index.rst").write_text("See tiny.\n")
+    done = run_gallery(repository, "delete", "tiny")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not (repository / "examples/dynamo/tiny.py").exists()
+    assert "examples/dynamo/tiny.py is deleted" in done.stdout
+    assert "docs/index.rst:1: See tiny." in done.stdout
+
+
+def test_delete_asks_before_it_takes_what_is_lost_then(repository, tiny):
+    tiny.write_text(tiny.read_text() + "\n")
+    done = run_gallery(repository, "delete", "tiny")
+    assert done.returncode == 1
+    assert "--yes" in done.stdout and "examples/dynamo/tiny.py" in done.stdout
+    assert tiny.exists()
+    done = run_gallery(repository, "delete", "tiny", "--yes")
+    assert done.returncode == 0
+    assert not tiny.exists()
+
+
+def test_without_git_nothing_is_deleted_unasked(project, tiny):
+    with pytest.raises(GalleryError, match="--yes"):
+        author.delete("tiny", root=project)
+    assert tiny.exists()
+
+
+def test_generated_files_are_those_of_this_name_only(project):
+    folder = project / "docs/tutorials/dynamo"
+    (folder / "images/thumb").mkdir(parents=True)
+    own = [
+        "tiny.rst",
+        "tiny.py",
+        "tiny.ipynb",
+        "tiny.zip",
+        "images/recorded_tiny_001.png",
+        "images/thumb/sphx_glr_tiny_thumb.png",
+        "images/thumb_tiny.png",
+    ]
+    other = ["tiny_too.rst", "untiny.rst", "images/recorded_tiny_too_001.png"]
+    for name in own + other:
+        (folder / name).write_text("")
+    found = author.generated("tiny", project)
+    assert found == sorted(folder / name for name in own)
