@@ -192,6 +192,15 @@ def test_a_site_follows_a_rename_and_a_delete(recorded):
     assert built.returncode == 0, built.stdout + built.stderr
 
 
+def test_a_page_whose_script_is_gone_breaks_no_build(project, tiny):
+    assert build_site(project).returncode == 0
+    tiny.rename(tiny.with_name("small.py"))
+    built = build_site(project)
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert not (project / "docs/tutorials/dynamo/tiny.rst").exists()
+    assert (project / "docs/tutorials/dynamo/small.rst").exists()
+
+
 @pytest.mark.parametrize(
     ("old", "name", "message"),
     [
