@@ -11,7 +11,7 @@ from gallery import author_commands
 from gallery import record as recorder
 from gallery import steady as steadiness
 from gallery import verify as verifier
-from gallery.batch import Batch, Job, Outcome, cpu_slot, slots_for
+from gallery.batch import Batch, Job, Outcome, cpu_slot, longest_first, slots_for
 from gallery.check import check, hold_to_contract
 from gallery.display import Display, console, say
 from gallery.engines import TIME_LIMIT_S as CPU_TIME_LIMIT_S
@@ -24,7 +24,6 @@ from gallery.machine import (
     require_stack,
 )
 from gallery.paths import ALL_RECORDINGS, RECORDINGS
-from gallery.recording import load_recording
 from gallery.script import Script, find_scripts, read_script
 from gallery.status import Row, recording_state, row, table
 
@@ -66,7 +65,7 @@ def run(words: argparse.Namespace) -> int:
             count = len(wanted) - len(due)
             say(f"{count} of {len(wanted)} are current; --all records them too.")
         limit = _limit(words, recorder.TIME_LIMIT_S)
-        jobs = _longest_first([Job("record", s.name, limit, folder) for s in due])
+        jobs = longest_first([Job("record", s.name, limit, folder) for s in due])
         with Display() as display:
             outcomes = Batch(slots_for(machine, gpus), display.watch).run(jobs)
     return _close(words.names, scripts, folder, outcomes, failures)
@@ -84,7 +83,7 @@ def verify(words: argparse.Namespace) -> int:
             "There is no recording to verify. Record one: nox -s gallery"
         )
     limit = _limit(words, verifier.TIME_LIMIT_S)
-    jobs = _longest_first([Job("verify", s.name, limit, folder) for s in scripts])
+    jobs = longest_first([Job("verify", s.name, limit, folder) for s in scripts])
     with gpus_for_us(machine) as gpus, Display() as display:
         slots = slots_for(machine, gpus, each=words.per_gpu)
         outcomes = Batch(slots, display.watch).run(jobs)
@@ -141,19 +140,6 @@ def _recordings_for(machine: str) -> Path:
     """Recordings of this kind of machine, or those that pages show."""
     own = ALL_RECORDINGS / machine
     return own if own.exists() else RECORDINGS
-
-
-def _longest_first(jobs: list[Job]) -> list[Job]:
-    """By the seconds of the last recording; what has none may be long."""
-
-    def seconds(job: Job) -> float:
-        try:
-            recording = load_recording(job.name, job.folder)
-        except GalleryError:
-            return float("inf")
-        return recording.seconds if recording else float("inf")
-
-    return sorted(jobs, key=seconds, reverse=True)
 
 
 def _close(

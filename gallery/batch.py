@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gallery.environment import base_environment
+from gallery.errors import GalleryError
 from gallery.machine import Gpu, Machine
 from gallery.paths import RECORDINGS, ROOT
+from gallery.recording import load_recording
 
 # How long a process may take to end its kernel and remove its folders.
 PATIENCE_S = 30
@@ -84,6 +86,19 @@ def slots_for(machine: Machine, gpus: list[Gpu], each: int = 1) -> list[Slot]:
 def cpu_slot() -> Slot:
     """All cores, and no GPU, whether there is one or not."""
     return Slot("CPU", "", tuple(sorted(os.sched_getaffinity(0))))
+
+
+def longest_first(jobs: list[Job]) -> list[Job]:
+    """By the seconds of the last recording; what has none may be long."""
+
+    def seconds(job: Job) -> float:
+        try:
+            recording = load_recording(job.name, job.folder)
+        except GalleryError:
+            return float("inf")
+        return recording.seconds if recording else float("inf")
+
+    return sorted(jobs, key=seconds, reverse=True)
 
 
 class Batch:
