@@ -8,9 +8,12 @@ is worth, and how to use the ruler on your own model.
 At a glance
 -----------
 
-- A plain clock around a call on the GPU is wrong by any factor you like.
-- A call that the host holds up moves with the host; in a CUDA graph it does not.
-- Warm caches make a compiler look fast. All compile times here are from empty ones.
+- A plain clock says :recorded:`wrong_ms` ms for a call that takes
+  :recorded:`events_ms` ms. The rest lands in the next step of the program.
+- On a busy machine a host-bound call moved by :recorded:`busy_host_bound_moved`, the same
+  call in a CUDA graph by :recorded:`busy_graph_moved`.
+- Inductor was ready in :recorded:`Inductor_warm_s` s from warm caches, and in
+  :recorded:`Inductor_emptied_s` s from empty ones. All compile times here are such.
 - A comparison can lie without a wrong number in it. Three lies are told and caught.
 
 What you will learn
@@ -1073,6 +1076,12 @@ caught(guard, calls["eager, CUDA graph"], json.loads(saved))
 # Takeaways
 # ---------
 #
-# - A plain clock measures how long the host takes to ask.
+# - A plain clock measures how long the host takes to ask: :recorded:`wrong_ms` ms of
+#   :recorded:`events_ms`.
+# - Rows with a CUDA graph scatter by :recorded:`idle_graph_spread`, host-bound ones by
+#   :recorded:`idle_host_bound_spread`, on a busy machine by
+#   :recorded:`busy_host_bound_spread`.
+# - A check needs a control: between two images the answers of a random network differed
+#   by :recorded:`blind_control`, once it had statistics by :recorded:`seeing_control`.
 
 # sphinx_gallery_tags = ["measuring", "CUDA graphs", "benchmark", "accuracy"]

@@ -16,6 +16,10 @@ MORE_CODE_LINES = {
     "serving_torch_tensorrt_with_triton": 280,
     # Takes the ruler apart: an experiment for each of its parts, and three lies.
     "how_we_measure": 360,
+    # Two ways to an engine, three kinds of mask, and a small real encoder beside BERT.
+    "torch_compile_transformers_example": 380,
+    # Takes the steps of a compilation apart; its application is a string in the script.
+    "ahead_of_time_without_gpu": 260,
 }
 MAX_LINES = 30  # of a cell, and of a function
 # What `pip install torch-tensorrt-rtx` brings along.
