@@ -412,7 +412,11 @@ def _replace_conversion() -> None:
         compiled = real_compile(*args, **kwargs)
         settings = signature.bind(*args, **kwargs).arguments.get("settings")
         if settings is None or not settings.dryrun:
-            _left_in_pytorch.extend(_operators_of(compiled))
+            # One that the tutorial forbids is no finding about TensorRT.
+            forbidden = settings.torch_executed_ops if settings else ()
+            names = {str(target).removeprefix("torch.ops.") for target in forbidden}
+            left = _operators_of(compiled)
+            _left_in_pytorch.extend(name for name in left if name not in names)
         return compiled
 
     signature = inspect.signature(_compiler.compile_module)

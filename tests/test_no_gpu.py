@@ -119,6 +119,12 @@ compiled = torch.compile(
 q = torch.randn(1, 2, 8, 16)
 note("attention", torch.allclose(compiled(q), attention(q, q, q) * 2, atol=1e-5))
 
+def without_a_converter(q):
+    return torch.cummax(torch.relu(q), 0)[0] * 2
+
+compiled = torch.compile(without_a_converter, backend="tensorrt", options=options)
+note("left", torch.allclose(compiled(q), without_a_converter(q), atol=1e-5))
+
 compiled = torch_tensorrt.dynamo.compile(
     program,
     inputs=[x],
@@ -220,10 +226,16 @@ def test_raw_engine_bytes(built):
 
 
 def test_operators_left_in_pytorch_are_reported(built):
+    assert built["left"]["matches"]
+    assert built["left"]["in_pytorch"] == 1
+    assert "aten.cummax.default" in built["left"]["left_in_pytorch"]
+
+
+def test_operators_that_the_tutorial_forbids_are_not(built):
     assert built["split"]["matches"]
     assert len(built["split"]["engines"]) == 2
-    assert built["split"]["in_pytorch"] == 1
-    assert "aten.relu.default" in built["split"]["left_in_pytorch"]
+    assert built["split"]["in_pytorch"] == 0
+    assert "aten.relu.default" not in built["split"]["left_in_pytorch"]
     assert all(engine["refittable_asked"] for engine in built["split"]["engines"])
 
 
