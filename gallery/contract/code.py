@@ -13,7 +13,7 @@ from gallery.script import NEEDS_GPU, OUTPUT_VARIES
 MAX_CODE_LINES = 200
 MORE_CODE_LINES = {
     # A server takes more steps than a compilation; its files are strings in the script.
-    "serving_torch_tensorrt_with_triton": 280,
+    "serving_torch_tensorrt_with_triton": 530,
     # Takes the ruler apart: an experiment for each of its parts, and three lies.
     "how_we_measure": 360,
     # Two ways to an engine, three kinds of mask, and a small real encoder beside BERT.
