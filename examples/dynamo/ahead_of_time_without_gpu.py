@@ -497,7 +497,7 @@ def plot_ready(table):
 # Output varies: rounding.
 rewritten = copy.deepcopy(lowered).float()
 exact = copy.deepcopy(half).float()
-check(rewritten, exact, (fresh,), (image,), 1e-3, "lowered graph")
+error = check(rewritten, exact, (fresh,), (image,), 1e-3, "lowered graph")
 
 # %%
 # The file at work
@@ -789,9 +789,9 @@ half_of_it = shipped[: len(shipped) // 2]
 doubtful = {"for RTX 50 alone": engines["RTX 50"], "cut short": half_of_it}
 for name, plan in doubtful.items():
     done = run_application(plan, f"{name}.cache")
-    told = done.stdout.splitlines() + done.stderr.splitlines()
+    told = done.stderr.splitlines() + done.stdout.splitlines()
     print(f"{name}: exit status {done.returncode}")
-    print(*[line for line in told if "[E]" in line][:1], told[-1], sep="\n")
+    print(*[line for line in told if "[E]" in line][:1], *told[-1:], sep="\n")
 
 # %%
 # Take it to production
@@ -809,7 +809,7 @@ for start in ("first", "second"):
     print(f"fresh_{start}_s = {seconds}")
 print("Torch-TensorRT was imported there:", imported)
 answer = torch.load(folder / "answer.pt").cuda()
-check(lambda _: answer, eager, (unseen,), (x,), 1e-2, "the application's answer")
+error = check(lambda _: answer, eager, (unseen,), (x,), 1e-2, "application")
 
 # %%
 # Exercise
