@@ -12,6 +12,8 @@ from gallery.script import NEEDS_GPU, OUTPUT_VARIES
 
 MAX_CODE_LINES = 200
 MORE_CODE_LINES = {
+    # Experiments in threads and in processes of their own, whose programs are strings.
+    "refit_engine_example": 390,
     # A server takes more steps than a compilation; its files are strings in the script.
     "serving_torch_tensorrt_with_triton": 530,
     # Takes the ruler apart: an experiment for each of its parts, and three lies.
