@@ -1,4 +1,4 @@
-"""The commands of an author: ``new``, ``rename``, ``delete``."""
+"""The commands of an author: ``new``, ``rename``, ``delete``, ``preview``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import argparse
 from gallery import author
 from gallery.check import shown
 from gallery.display import say
+from gallery.preview import preview
 
 
 def new(words: argparse.Namespace) -> int:
@@ -54,6 +55,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="folder below examples",
     )
     command.set_defaults(function=new)
+    command = commands.add_parser("preview", help=preview.__doc__)
+    command.add_argument("names", nargs="*", help="tutorials")
+    command.set_defaults(function=preview)
     command = commands.add_parser("rename", help=rename.__doc__)
     command.add_argument("old", help="the tutorial")
     command.add_argument("name", help="its new name")
