@@ -294,3 +294,148 @@ def test_another_release_a_gpu_and_a_missing_name_are_refused():
     assert "2.99.0" in result["release"] and "2.14.0" in result["release"]
     assert "has a GPU" in result["gpu"]
     assert "torch.cuda.mem_get_info does not exist" in result["missing"]
+
+
+@pytest.fixture(scope="module")
+def asked() -> dict:
+    """What becomes of less usual wishes, in one process."""
+    code = (
+        INSTALL
+        + NET
+        + """
+import hashlib, os, tempfile
+import tensorrt
+
+result, built = {}, []
+real_build = tensorrt.Builder.build_serialized_network
+
+def build(self, network, config):
+    data = real_build(self, network, config)
+    built.append(hashlib.sha256(bytes(data)).hexdigest())
+    return data
+
+tensorrt.Builder.build_serialized_network = build
+attention = torch.nn.functional.scaled_dot_product_attention
+options = {"min_block_size": 1}
+q = torch.randn(1, 2, 8, 16)
+mask = torch.zeros(8, 8).masked_fill(torch.ones(8, 8).triu(1).bool(), -1e9)
+ways = {
+    "open": lambda q: attention(q, q, q) * 2,
+    "causal": lambda q: attention(q, q, q, is_causal=True) * 2,
+    "masked": lambda q: attention(q, q, q, attn_mask=mask) * 2,
+    "scaled": lambda q: attention(q, q, q, scale=0.5) * 2,
+}
+result["attention"] = {}
+for name, way in ways.items():
+    torch._dynamo.reset()
+    already = len(no_gpu.engines())
+    compiled = torch.compile(way, backend="tensorrt", options=options)
+    right = torch.allclose(compiled(q), way(q), atol=1e-5)
+    engines = len(no_gpu.engines()) - already
+    result["attention"][name] = [right, engines, built[-1]]
+result["causal is not open"] = not torch.allclose(
+    ways["causal"](q), ways["open"](q), atol=1e-2
+)
+result["left after attention"] = no_gpu.report()["operators"]["in_pytorch"]
+
+# The same operator stays in PyTorch at two places; engines stand around it.
+def without_a_converter(x):
+    x = torch.relu(x) * 2
+    x = torch.special.bessel_j0(x)
+    x = torch.relu(x + 1) * 3
+    x = torch.special.bessel_j0(x)
+    return (x * 2).sum(1)
+
+already = no_gpu.report()
+torch._dynamo.reset()
+y = torch.randn(3, 4)
+compiled = torch.compile(without_a_converter, backend="tensorrt", options=options)
+right = torch.allclose(compiled(y), without_a_converter(y), atol=1e-5)
+report = no_gpu.report()
+engines = report["engines"][len(already["engines"]):]
+result["split"] = {
+    "right": right,
+    "outputs": [engine["outputs"][0]["shape"] for engine in engines],
+    "operators": [engine["operators"] for engine in engines],
+    "inside": report["operators"]["in_engines"] - already["operators"]["in_engines"],
+    "left": report["operators"]["in_pytorch"] - already["operators"]["in_pytorch"],
+    "names": report["operators"]["left_in_pytorch"],
+}
+
+# A dry run tells what would be built, and builds nothing.
+already = no_gpu.report()
+program = torch.export.export(model, (x,))
+planned = torch_tensorrt.dynamo.compile(program, inputs=[x], dryrun=True, **options)
+also = torch_tensorrt.dynamo.compile(
+    torch.export.export(model, (x,)),
+    inputs=[x],
+    dryrun=True,
+    torch_executed_ops={"torch.ops.aten.relu.default"},
+    **options,
+)
+result["dry run"] = {
+    "same": no_gpu.report() == already,
+    "runs": torch.allclose(planned(x), model(x), atol=1e-5),
+}
+
+compiled = torch_tensorrt.dynamo.compile(program, inputs=[x], **options)
+formats = ["torchscript", "aot_inductor", "executorch"]
+result["formats"] = {}
+with tempfile.TemporaryDirectory() as folder:
+    for name in formats:
+        path = os.path.join(folder, name)
+        try:
+            torch_tensorrt.save(compiled, path, output_format=name, inputs=[x])
+        except no_gpu.NoGpuError as error:
+            result["formats"][name] = [str(error), os.path.exists(path)]
+    path = os.path.join(folder, "model.pt2")
+    torch_tensorrt.save(compiled, path, output_format="exported_program", inputs=[x])
+    result["exported"] = os.path.getsize(path) > len(
+        next(iter(compiled.children())).serialized_engine
+    )
+"""
+    )
+    return run(code)[0]
+
+
+@pytest.mark.parametrize("mask", ["open", "causal", "masked", "scaled"])
+def test_attention_becomes_one_engine_with_its_mask(asked, mask):
+    right, engines, _ = asked["attention"][mask]
+    assert right
+    assert engines == 1
+
+
+def test_an_engine_knows_its_mask_and_scale(asked):
+    """The PyTorch graph that runs here would hide a mask that the engine lost."""
+    digests = {name: digest for name, (_, _, digest) in asked["attention"].items()}
+    assert asked["causal is not open"]
+    assert len(set(digests.values())) == 4, digests
+    assert asked["left after attention"] == 0
+
+
+def test_several_engines_are_described_in_their_order(asked):
+    assert asked["split"]["right"]
+    assert asked["split"]["outputs"] == [[3, 4], [3, 4], [3]]
+    assert all(count > 0 for count in asked["split"]["operators"])
+    assert asked["split"]["inside"] == sum(asked["split"]["operators"])
+
+
+def test_an_operator_left_behind_twice_counts_twice(asked):
+    assert asked["split"]["left"] == 2
+    names = [name for name in asked["split"]["names"] if "bessel" in name]
+    assert names == ["aten.special_bessel_j0.default"]
+
+
+def test_a_dry_run_builds_and_counts_nothing(asked):
+    assert asked["dry run"] == {"same": True, "runs": True}
+
+
+@pytest.mark.parametrize("name", ["torchscript", "aot_inductor", "executorch"])
+def test_formats_that_run_the_engine_are_refused(asked, name):
+    message, written = asked["formats"][name]
+    assert message == f"Saving as {name} runs the engine: needs a GPU."
+    assert not written
+
+
+def test_an_exported_program_holds_the_engine(asked):
+    assert asked["exported"]
