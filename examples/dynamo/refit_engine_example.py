@@ -115,7 +115,8 @@ except OSError:
 # %%
 # A batch is these sentences four times over, padded to one length. A second batch, in
 # another order, is for checks: an engine is never checked on the batch that it was
-# compiled with.
+# compiled with. The mask says for each token which others it may look at. It is spelled
+# out in full, so that transformers adds no operators of its own to make one.
 
 
 class SentenceEncoder(torch.nn.Module):
@@ -124,7 +125,8 @@ class SentenceEncoder(torch.nn.Module):
         self.bert = bert
 
     def forward(self, ids, mask):
-        tokens = self.bert(ids, mask).last_hidden_state.float()
+        allowed = mask.bool()[:, None, None, :].expand(-1, 1, mask.shape[1], -1)
+        tokens = self.bert(ids, allowed).last_hidden_state.float()
         summed = (tokens * mask.unsqueeze(-1)).sum(dim=1)
         return torch.nn.functional.normalize(summed, dim=-1)
 
@@ -143,8 +145,9 @@ encoder = copy.deepcopy(original).to(dtype)
 print(f"Batch: {tuple(inputs[0].shape)}, tokens a row: {inputs[1].sum(1)[:8].tolist()}")
 
 # %%
-# A few steps of fine-tuning make the new version: sentences on one topic are drawn
-# together, all others pushed apart. They change every weight.
+# A few steps of fine-tuning make a new version: sentences on one topic are drawn
+# together, all others pushed apart. Below, *version A* is the original and *version B*
+# the tuned model, on every side in the same precision.
 
 # Output varies: training on a GPU rounds differently from run to run.
 same_topic = TOPICS[:, None] == TOPICS
@@ -196,7 +199,8 @@ print("Parts of the compiled model:", [part for part, _ in compiled.named_childr
 
 # %%
 # One part named ``_run_on_acc``: one engine holds the whole model. Now the new weights:
-# export the new version, and hand the program to the refit.
+# export version B, and hand the program to the refit. The engine that comes back tells
+# topics apart as the tuned model does. The seconds are taken once.
 
 # Needs a GPU: TensorRT refits an engine on the device.
 # Output varies: seconds on the clock.
@@ -598,11 +602,17 @@ plt.show()
 # What a refit does
 # -----------------
 # The engine's weights are not the model's: they have other names, and some are computed
-# from several parameters. So a refit lowers and converts the new program as a build
-# would, and stops before the builder. What it has then is a value for every name that
-# the engine knows. Python's profiler shows where the seconds go. (It slows Python code
-# down, so the shares count, not the seconds. Of the names below only
-# ``refit_module_weights`` is public; the others were seen in 2.14.)
+# from several parameters. So a refit takes the new program the same way as a build, and
+# stops before the builder. It *lowers* the program, which means that it rewrites
+# PyTorch's operators into fewer and simpler ones (``run_decompositions``,
+# ``post_lowering``), and *converts* them into a network of TensorRT's
+# (``construct_refit_mapping``). What it has then is a value for every name that the
+# engine knows. TensorRT copies these in, and the engine is written out and loaded once
+# more.
+#
+# Python's profiler shows where the time goes. It slows Python down, so it is the shares
+# that count. Of the names only ``refit_module_weights`` is public; the others were seen
+# in 2.14.
 
 # Needs a GPU: TensorRT refits an engine on the device.
 # Output varies: seconds on the clock.
@@ -994,13 +1004,13 @@ tell("loaded engine", program.module())
 weights = torch.export.load("weights.pt2")
 refitted = refit_module_weights(program, weights)
 tell("refitted copy", refitted)
-torch_tensorrt.save(refitted, "renewed.pt2", arg_inputs=answers["inputs"])
 try:
     module = program.module()
     refit_module_weights(module, weights, in_place=True)
     tell("refitted in place", module)
 except AssertionError as error:
-    print("refit in place:", error)
+    print("refit in place:", error, flush=True)
+torch_tensorrt.save(refitted, "renewed.pt2", arg_inputs=answers["inputs"])
 """
 
 
