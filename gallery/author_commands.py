@@ -1,4 +1,4 @@
-"""The commands of an author: ``new``, ``rename``, ``delete``, ``preview``."""
+"""The commands of an author: new, ruler, preview, rename, delete."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from gallery import author
 from gallery.check import shown
 from gallery.display import say
 from gallery.preview import preview
+from gallery.script import find_scripts
+from gallery.write_ruler import write_ruler
 
 
 def new(words: argparse.Namespace) -> int:
@@ -36,6 +38,16 @@ def delete(words: argparse.Namespace) -> int:
     return 0
 
 
+def ruler(words: argparse.Namespace) -> int:
+    """Write the measuring code of gallery/ruler.py into the scripts that hold it."""
+    changed = [path for path in find_scripts(words.names) if write_ruler(path)]
+    for path in changed:
+        say(f"{shown(path)} has today's ruler.")
+    if not changed:
+        say("Every ruler is up to date.")
+    return 0
+
+
 def _say_mentions(name: str) -> None:
     lines = list(author.mentions(name))
     if lines:
@@ -58,6 +70,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("preview", help=preview.__doc__)
     command.add_argument("names", nargs="*", help="tutorials")
     command.set_defaults(function=preview)
+    command = commands.add_parser("ruler", help=ruler.__doc__)
+    command.add_argument("names", nargs="*", help="tutorials; all if none is named")
+    command.set_defaults(function=ruler)
     command = commands.add_parser("rename", help=rename.__doc__)
     command.add_argument("old", help="the tutorial")
     command.add_argument("name", help="its new name")
