@@ -852,6 +852,8 @@ at_hand = ("eager", "TensorRT", "TensorRT, torch.compile")
 calls = {name: partial(made[name], *given) for name in at_hand}
 turns = in_turns(calls, rounds=9)
 taught = turns["TensorRT, torch.compile"]
+note("engines_easy", profiled(calls["TensorRT, torch.compile"])[1])
+note("engines_ahead", profiled(calls["TensorRT"])[1])
 note("host_easy", f"{(taught / turns['TensorRT']).median():.1f}")
 note("host_easy_eager", f"{(taught / turns['eager']).median():.2f}")
 turns.quantile([0.5, 0.2, 0.8]).T.round(2)
