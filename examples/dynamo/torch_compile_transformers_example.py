@@ -184,7 +184,9 @@ for sentence, index in zip(TOPICS, nearest):
 # with PyTorch's.
 
 # The ruler: the same code measures on every page; how_we_measure explains it.
+import contextlib
 import gc
+import io
 import os
 import tempfile
 import time
@@ -391,7 +393,8 @@ def measure(backend, build, reference, inputs, fresh, tolerance):
     start = time.perf_counter()
     run = build()
     built = time.perf_counter()
-    run(*inputs)
+    with contextlib.redirect_stderr(io.StringIO()):  # what max-autotune tries
+        run(*inputs)
     torch.cuda.synchronize()
     called = time.perf_counter()
 
@@ -470,22 +473,26 @@ def in_turns(calls, rounds=15):
 def plot_ready(table):
     """Seconds until ready against latency, one panel a shape, in CUDA graphs."""
     graphs = table[table.backend.str.endswith(", CUDA graph")]
+    names = list(graphs.backend.str.removesuffix(", CUDA graph").unique())
     shapes = list(graphs["shape"].unique())[:4]
     size = (7, 3.4)
     figure, axes = plt.subplots(1, len(shapes), figsize=size, squeeze=False)
+    entries = {}
     for axis, shape in zip(axes[0], shapes):
         here = graphs[graphs["shape"] == shape]
-        for index, row in enumerate(here.itertuples()):
+        for row in here.itertuples():
+            name = row.backend.removesuffix(", CUDA graph")
+            look = names.index(name)
             ready = max(row.compile_s + row.first_call_s, 0.1)
-            label = row.backend.removesuffix(", CUDA graph")
-            axis.plot(ready, row.latency_ms, "osD^v<>P"[index % 8], label=label, ms=8)
+            marker = {"color": f"C{look}", "marker": "osD^v<>P"[look % 8], "ms": 8}
+            entries[name] = axis.plot(ready, row.latency_ms, ls="", **marker)[0]
         top = 1.15 * here.latency_ms.max()
         axis.set(xscale="log", title=shape, xlim=(0.05, 500), ylim=(0, top))
         axis.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
     figure.supxlabel("seconds until ready")
     axes[0][0].set_ylabel("latency in ms")
-    entries = axes[0][0].get_legend_handles_labels()
-    figure.legend(*entries, loc="outside upper center", ncols=3, frameon=False)
+    place = {"loc": "outside upper center", "ncols": 2, "frameon": False}
+    figure.legend(entries.values(), entries.keys(), **place)
     figure.set_layout_engine("constrained")
     plt.show()
 
