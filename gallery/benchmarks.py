@@ -133,3 +133,37 @@ def best_tensorrt(frame: pd.DataFrame) -> pd.DataFrame:
     rows = frame[frame.backend.str.startswith("TensorRT") & frame.speedup.notna()]
     keys = [*GROUP, *(["tutorial"] if "tutorial" in rows else [])]
     return rows.loc[rows.groupby(keys, sort=False).speedup.idxmax()]
+
+
+def cases(rows: pd.DataFrame) -> pd.DataFrame:
+    """For each model, precision and shape TensorRT beside the best of PyTorch.
+
+    Returns
+    -------
+    The fastest first: ``speedup`` of TensorRT's fastest row, the two latencies in ms,
+    the winner's name, and seconds until each of the two is ready.
+    """
+    found = []
+    for row in best_tensorrt(rows).sort_values("speedup", ascending=False).itertuples():
+        same = (rows.tutorial == row.tutorial) & (rows.model == row.model)
+        same &= (rows.precision == row.precision) & (rows["shape"] == row.shape)
+        alone = rows[same & rows.backend.str.match("eager|Inductor")]
+        if alone.latency_ms.notna().any():
+            other = alone.loc[alone.latency_ms.idxmin()]
+            pair = pd.DataFrame([row._asdict(), other])
+            ready, other_ready = ready_s(pair)
+            found.append(
+                {
+                    "tutorial": row.tutorial,
+                    "model": row.model,
+                    "shape": row.shape,
+                    "precision": row.precision,
+                    "speedup": row.speedup,
+                    "tensorrt_ms": row.latency_ms,
+                    "pytorch_ms": other.latency_ms,
+                    "pytorch": other.backend.removesuffix(", CUDA graph"),
+                    "tensorrt_ready_s": ready,
+                    "pytorch_ready_s": other_ready,
+                }
+            )
+    return pd.DataFrame(found)

@@ -75,23 +75,18 @@ def ready_against_latency(rows: pd.DataFrame) -> tuple[bytes, str]:
     -------
     An SVG, and what it shows as a sentence.
     """
-    rows = rows.assign(
-        ready=ready_s(rows), relative=1 / rows.speedup, family=rows.backend.map(_family)
-    )
-    rows = rows[rows.family.notna() & (rows.ready > 0) & (rows.relative > 0)]
+    rows = _compiled(rows)
     looks = {
         "Inductor": ("o", "#8250df"),
         "Inductor max-autotune": ("s", "#bf3989"),
         "TensorRT": ("^", GREEN),
     }
-    medians = {}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
         axes = figure.subplots()
         for family, (marker, color) in looks.items():
             part = rows[rows.family == family]
             if len(part):
-                medians[family] = part.ready.median()
                 axes.scatter(
                     part.ready, part.relative, s=40, marker=marker, label=family,
                     color=color, alpha=0.75, linewidths=0,
@@ -104,11 +99,28 @@ def ready_against_latency(rows: pd.DataFrame) -> tuple[bytes, str]:
         axes.set_xlabel("seconds until ready: compilation and first call")
         axes.set_ylabel("latency over the best of PyTorch")
         axes.spines[["top", "right"]].set_visible(False)
-        if medians:
+        if len(rows):
             figure.legend(loc="outside upper center", ncols=3, frameon=False)
         data = _svg(figure)
-    told = ", ".join(f"{family} {value:.0f} s" for family, value in medians.items())
+    told = ", ".join(f"{name} {value:.0f} s" for name, value in _medians(rows).items())
     return data, f"Median time until a model is ready, measured once each: {told}."
+
+
+def medians(rows: pd.DataFrame) -> dict[str, float]:
+    """Median seconds until ready of each compiler, by its name."""
+    return _medians(_compiled(rows))
+
+
+def _medians(rows: pd.DataFrame) -> dict[str, float]:
+    return rows.groupby("family").ready.median().to_dict()
+
+
+def _compiled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of compilers with their ``family``, ``ready`` (s), ``relative`` latency."""
+    rows = rows.assign(
+        ready=ready_s(rows), relative=1 / rows.speedup, family=rows.backend.map(_family)
+    )
+    return rows[rows.family.notna() & (rows.ready > 0) & (rows.relative > 0)]
 
 
 def _family(backend: str) -> str | None:

@@ -35,6 +35,22 @@ def write_if_changed(path: Path, data: bytes) -> None:
         path.write_bytes(data)
 
 
+def sweep(pages: Path, names: Iterable[str]) -> None:
+    """Delete generated pages whose script is gone: Sphinx would read them.
+
+    Parameters
+    ----------
+    pages
+        The folder of sphinx-gallery's pages.
+    names
+        The tutorials that there are.
+    """
+    kept = {"index", *names}
+    for page in pages.glob("*/*.rst"):
+        if page.stem not in kept:
+            page.unlink()
+
+
 def zipped(files: Iterable[tuple[str, bytes]]) -> bytes:
     """A zip of (name, bytes) pairs."""
     out = io.BytesIO()
@@ -106,7 +122,7 @@ def thumbnail(tutorial: Tutorial, shown: Shown) -> bytes:
 
 def _png(picture: Image.Image) -> bytes:
     out = io.BytesIO()
-    picture.save(out, "png", optimize=True)
+    picture.save(out, "png")
     return out.getvalue()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from textwrap import indent
 
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -64,6 +65,7 @@ def _comments(code: str) -> str:
     return re.match(r"(?:[ ]*(?:#.*)?\n)*", code)[0]
 
 
+@lru_cache(maxsize=256)
 def show(tutorial: Tutorial) -> Shown:
     """Everything that was recorded of a tutorial and is still of its present code.
 

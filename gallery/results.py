@@ -11,11 +11,17 @@ from docutils.utils import column_width
 from sphinx.util.docutils import SphinxDirective
 
 from gallery import charts
-from gallery.benchmarks import all_rows, benchmark, flavor
+from gallery.benchmarks import (
+    all_rows,
+    benchmark,
+    best_tensorrt,
+    cases,
+    flavor,
+)
 from gallery.cards import PATH_FILE, rst_escaped
 from gallery.files import write_if_changed
 from gallery.learning_path import learning_path
-from gallery.tables import table_html
+from gallery.tables import cases_html, table_html
 from gallery.tutorial import Tutorial, all_tutorials
 
 FOLDER = "tutorials/results"
@@ -56,6 +62,31 @@ def common_caveats(tutorials: list[Tutorial]) -> list[str]:
     return [caveat for caveat in first if all(caveat in other for other in each)]
 
 
+def summary() -> dict[str, list[str]]:
+    """What pages quote of all rows together: ``:recorded:`results:name```.
+
+    ``cases`` are models at a shape and precision, ``wins`` those where the fastest row
+    of TensorRT is faster than the best of PyTorch, ``most`` and ``least`` the extreme
+    ratios with their case; ``ready_...`` are medians in seconds.
+    """
+    rows = all_rows(measured())
+    if rows.empty:
+        return {}
+    best = best_tensorrt(rows).sort_values("speedup")
+    found = {
+        "cases": len(best),
+        "wins": (best.speedup > 1).sum(),
+        "losses": (best.speedup <= 1).sum(),
+    }
+    for name, row in (("least", best.iloc[0]), ("most", best.iloc[-1])):
+        found[name] = f"{row.speedup:.2f}"
+        found[f"{name}_case"] = f"{row.model}, {row['shape']}"
+    for family, seconds in charts.medians(rows).items():
+        name = family.lower().replace(" ", "_").replace("-", "_")
+        found[f"ready_{name}"] = f"{seconds:.0f}"
+    return {name: [str(value)] for name, value in found.items()}
+
+
 class GalleryCompilers(SphinxDirective):
     """``.. gallery-compilers::`` says which compiler and GPU all figures are of."""
 
@@ -84,6 +115,19 @@ class GalleryChart(SphinxDirective):
             f".. image:: /{path}\n   :alt: {sentence}\n   :class: recorded-figure\n\n"
             f"{rst_escaped(sentence)}\n"
         )
+
+
+class GalleryCases(SphinxDirective):
+    """``.. gallery-cases::`` sets TensorRT against PyTorch, one line a case."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = all_rows(measured())
+        if rows.empty:
+            return [nodes.paragraph("", NOTHING)]
+        pages = {tutorial.name: tutorial.docname for tutorial in measured()}
+        uri = self.env.app.builder.get_relative_uri
+        links = {name: uri(self.env.docname, page) for name, page in pages.items()}
+        return [nodes.raw("", cases_html(cases(rows), links), format="html")]
 
 
 class GalleryResults(SphinxDirective):

@@ -16,17 +16,19 @@ from sphinx.application import Sphinx
 
 from gallery.cards import PATH_FILE, GalleryCards, index_page
 from gallery.errors import GalleryError
-from gallery.files import place, write_if_changed, zipped
+from gallery.files import place, sweep, write_if_changed, zipped
 from gallery.head import describe, write_sitemap
 from gallery.learning_path import learning_path
 from gallery.outputs import show
 from gallery.paths import EXAMPLES, RECORDINGS
 from gallery.replay import replay
 from gallery.results import (
+    GalleryCases,
     GalleryChart,
     GalleryCompilers,
     GalleryResults,
     measured,
+    summary,
     write_downloads,
 )
 from gallery.script import find_scripts
@@ -36,7 +38,7 @@ from gallery.tutorial import (
     load_tutorial,
     use_recordings,
 )
-from gallery.values import fill, names_quoted
+from gallery.values import fill, look_up, names_quoted
 
 PAGES = "tutorials"
 INDEX = f"{PAGES}/index"
@@ -55,6 +57,7 @@ def check_sources(app: Sphinx) -> None:
     """
     try:
         use_recordings(app.config.gallery_recordings)
+        sweep(Path(app.srcdir) / PAGES, [path.stem for path in find_scripts()])
         for tutorial in all_tutorials():
             tutorial.check_values()
             show(tutorial)
@@ -83,7 +86,7 @@ def check_page(page: Path) -> None:
 
 
 def value_elsewhere(name: str) -> str:
-    """The value of ``tutorial:name``.
+    """The value of ``tutorial:name``, or of all rows together: ``results:name``.
 
     Raises
     ------
@@ -93,6 +96,9 @@ def value_elsewhere(name: str) -> str:
     tutorial, colon, value = name.partition(":")
     if not colon:
         raise GalleryError("outside a tutorial, write tutorial_name:value_name.")
+    if tutorial == "results":
+        found = summary()
+        return look_up(value, found, complete=bool(found))
     return load_tutorial(tutorial).value(value)
 
 
@@ -178,6 +184,7 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("gallery-cards", GalleryCards)
     app.add_directive("gallery-compilers", GalleryCompilers)
     app.add_directive("gallery-chart", GalleryChart)
+    app.add_directive("gallery-cases", GalleryCases)
     app.add_directive("gallery-results", GalleryResults)
     app.connect("builder-inited", check_sources, priority=BEFORE_SPHINX_GALLERY)
     app.connect("builder-inited", place_recordings, priority=AFTER_SPHINX_GALLERY)

@@ -59,6 +59,39 @@ def table_html(frame: pd.DataFrame, link: str | None = None) -> str:
     )
 
 
+def cases_html(frame: pd.DataFrame, links: dict[str, str]) -> str:
+    """Return `gallery.benchmarks.cases` as HTML; `links` lead to the tutorials."""
+    heads = ["model and shape", "TensorRT over PyTorch", "TensorRT, ms", "PyTorch, ms"]
+    heads += ["PyTorch's best", "ready in s: TensorRT", "PyTorch"]
+    columns = [
+        numbers(frame.speedup, 2),
+        *(_digits(frame[key]) for key in ("tensorrt_ms", "pytorch_ms")),
+        texts(frame.pytorch),
+        numbers(frame.tensorrt_ready_s, 0),
+        numbers(frame.pytorch_ready_s, 0),
+    ]
+    rows = ""
+    for case, *cells in zip(frame.itertuples(), *columns):
+        name = escape(f"{case.model}, {case.shape}, {case.precision}")
+        row = (
+            f'<th scope="row"><a href="{escape(links[case.tutorial])}">{name}</a></th>'
+        )
+        row += "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
+        rows += f"<tr{' class=best' if case.speedup > 1 else ''}>{row}</tr>\n"
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
+    return (
+        '<div class="benchmark"><table class="table benchmark">'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _digits(column: pd.Series) -> list[str]:
+    """Three digits of each number for itself."""
+    return [
+        numbers(pd.Series([value]), places(pd.Series([value])))[0] for value in column
+    ]
+
+
 def _words(frame: pd.DataFrame, keys: list[str]) -> str:
     """The first row's labels, as HTML."""
     labels = [frame[key].iloc[0] for key in keys]

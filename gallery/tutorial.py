@@ -18,7 +18,7 @@ from gallery.script import Script, find_scripts, read_script
 from gallery.values import fill, look_up, names_quoted, printed_values
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tutorial:
     """One tutorial and what is recorded of it.
 
