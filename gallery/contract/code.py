@@ -22,6 +22,8 @@ MORE_CODE_LINES = {
     "torch_compile_transformers_example": 380,
     # Takes the steps of a compilation apart; its application is a string in the script.
     "ahead_of_time_without_gpu": 260,
+    # Both ways to compile at four sizes, three strategies, failures, another process.
+    "torch_compile_resnet_example": 330,
 }
 MAX_LINES = 30  # of a cell, and of a function
 # What `pip install torch-tensorrt-rtx` brings along.
