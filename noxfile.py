@@ -83,15 +83,30 @@ def notebooks(session: nox.Session) -> None:
     )
 
 
+@nox.session(venv_backend="none")
+def preview(session: nox.Session) -> None:
+    """Show pages with the outputs of a run on the CPU: nox -s preview -- NAME."""
+    python = install_stack(session, "requirements-rtx.txt")
+    session.run(python, "-m", "gallery", "preview", *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Change the code, one place at a time; print the share that a test notices."""
+    session.install("-r", "requirements.txt", "-r", "requirements-mutants.txt")
+    session.run("python", "-m", "tests.mutants", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, and the workflows."""
-    session.install("-r", "requirements-test.txt")
+    """Check style, the contract of all tutorials, and the workflows."""
+    session.install("-r", "requirements.txt", "-r", "requirements-test.txt")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     workflows = sorted(map(str, Path(".github/workflows").glob("*.yml")))
     schema = "--builtin-schema=vendor.github-workflows"
     session.run("check-jsonschema", schema, *workflows)
+    session.run("python", "-m", "gallery", "check")
 
 
 @nox.session

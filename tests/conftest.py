@@ -195,10 +195,17 @@ def recordings(project: Path) -> Path:
     return project / "recordings" / "h100-rtx"
 
 
+def _too_slow_for_mutants() -> None:
+    """Hundreds of runs of a test begin no process each: see tests/mutants.py."""
+    if "MUTANT_UNDER_TEST" in os.environ:
+        pytest.skip("starts a process")
+
+
 def run_gallery(
     project: Path, *words: str, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess:
     """The command line, in a project of its own."""
+    _too_slow_for_mutants()
     return subprocess.run(
         [sys.executable, "-m", "gallery", *words],
         cwd=project,
@@ -211,6 +218,7 @@ def run_gallery(
 
 def build_site(project: Path) -> subprocess.CompletedProcess:
     """The site of a project, with warnings as errors, in `site/`."""
+    _too_slow_for_mutants()
     return subprocess.run(
         [sys.executable, "-m", "sphinx", "-W", "-q", "-c", ".", "docs", "site"],
         cwd=project,

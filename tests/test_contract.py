@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from gallery.check import messages
 from gallery.contract import problems
 from gallery.contract.installed import OPTIONS
 from gallery.script import find_scripts, read_script
-from gallery.write_ruler import with_ruler
+from gallery.write_ruler import MARKER, with_ruler
 from tests.conftest import ROOT
 
 # A tutorial that teaches a tool: it measures nothing and compiles nothing.
@@ -376,6 +377,25 @@ GPU = "# Needs a GPU: x.\n"
         ([GPU + "x = 1", "sorted([1], key=lambda y: x)"], "'x' is made on line"),
         ([GPU + "x = 1", "print([y + x for y in (1, 2)])"], "'x' is made on line"),
         ([GPU + "x = 1", "await x"], "'x' is made on line"),
+        (
+            [
+                GPU + "x = 1",
+                "def f():\n    return g()",
+                "def g():\n    return x",
+                "f()",
+            ],
+            "'x' is made on line",
+        ),
+        ([GPU + "x = 1", "print(x)", GPU + "x = 2"], "'x' is made on line 46"),
+        (["x = x + 1"], "'x' is used before it is made"),
+        ([GPU + "A = object", "class B(A):\n    pass"], "'A' is made on line"),
+        (
+            [GPU + "x = 1", "sorted([1], key=lambda y: x, reverse=print(1))"],
+            "'x' is made on line",
+        ),
+        ([GPU + "x = 1", "def f():\n    return lambda: x", "f()"], "'x' is made"),
+        (["async with never:\n    pass"], "'never' is used, and nothing makes it"),
+        (["async for i in never:\n    print(i)"], "'never' is used, and nothing"),
         (["print(later)", "later = 1"], "'later' is used before it is made"),
         (["print(never)"], "'never' is used, and nothing makes it"),
         ([GPU + "print(never)"], "'never' is used, and nothing makes it"),
@@ -396,6 +416,13 @@ def test_names_that_are_not_there(broken, sources, message):
         ["x = 2", GPU + "x = 1", "print(x)"],
         [GPU + "x = 1", "on_gpu = False\nif on_gpu:\n    print(x)"],
         [GPU + "x = 1", "on_gpu = False\nprint(x if on_gpu else 0)"],
+        [GPU + "x = 1", "import torch\nif torch.cuda.is_available():\n    print(x)"],
+        [GPU + "x = 1", "device = 'cpu'\nif device != 'cpu':\n    print(x)"],
+        [GPU + "x = 1", "y = 1\ntry:\n    x\nexcept (NameError, OSError):\n    y"],
+        ["x = 1\nprint(x, [x for x in (x, 2)])\nprint(x)"],
+        ["async def f():\n    async with open('x') as a:\n        return a", "f()"],
+        ["async for i in open('x'):\n    print(i)\nelse:\n    i = 2", "print(i)"],
+        ["async with open('x') as a:\n    b = a", "print(a, b)"],
         [GPU + "x = 1", "try:\n    x\nexcept NameError:\n    pass"],
         [GPU + "x = 1", "ways = {'a': lambda: x}", GPU + "ways['a']()"],
         [GPU + "x = 1", "def f():\n    return x", GPU + "f()"],
@@ -414,6 +441,35 @@ def test_names_that_are_not_there(broken, sources, message):
 def test_names_that_are_there(broken, sources):
     found = broken(cells(*sources))
     assert [p for p in found if "made" in p or "makes" in p] == []
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "table",
+        "table.round(3)",
+        "table[['backend', 'speedup']]",
+        "results([])",
+        "results([]).round(3)",
+        "display(table)",
+        "table.style.hide()",
+    ],
+)
+def test_a_cell_that_ends_with_the_table(broken, last):
+    assert broken(MEASURES.replace("\ntable.round(3)\n", f"\n{last}\n")) == []
+
+
+@pytest.mark.parametrize("last", ["print(table)", "len(table)", "x = table", "error"])
+def test_a_cell_that_shows_no_table(broken, last):
+    found = broken(MEASURES.replace("\ntable.round(3)\n", f"\n{last}\n"))
+    assert any("no cell ends with the benchmark table" in p for p in found)
+
+
+def test_a_check_by_the_ruler(broken):
+    none = MEASURES.replace("error = check(", "error = print(")
+    none = none.replace("compare(ways, model,", "print(ways, model,")
+    assert any(BLIND in problem for problem in broken(none))
+    assert broken(none.replace("error = print(", "error = check(", 1)) == []
 
 
 @pytest.mark.parametrize(
@@ -461,6 +517,10 @@ def test_what_compiles_has_a_check_that_can_fail(broken):
     assert any(BLIND in problem for problem in broken(cells(COMPILES, own)))
     line = "print(f'relative error {1}, allowed {2}, another input {3}')"
     assert broken(cells(COMPILES, line)) == []
+    apart = "print('relative error', 1, 'allowed', 2, 'another input', 3)"
+    assert broken(cells(COMPILES, apart)) == []
+    ruled = "check(1, 2, 3, 4, 5)"
+    assert any(BLIND in problem for problem in broken(cells(COMPILES, ruled)))
     half = "print(f'relative error {1}, allowed {2}')"
     assert any(BLIND in problem for problem in broken(cells(COMPILES, half)))
 
@@ -500,8 +560,12 @@ def test_a_model_says_where_its_weights_come_from(broken, code):
     assert "does not print where its weights come from" in problem
     said = code + "\nprint('Weights: random')"
     assert broken(with_package("torchvision", said)) == []
-    said = code + "\nprint(f'Weights: {m}')"
-    assert broken(with_package("torchvision", said)) == []
+    for words in ("f'Weights: {m}'", "'Weights:', m", "'Weights: ' + 'random'"):
+        said = f"{code}\nprint({words})"
+        assert broken(with_package("torchvision", said)) == []
+    for words in ("'Weights'", "'the Weights: random'", "'Weights:  '", "'weights: x'"):
+        said = f"{code}\nprint({words})"
+        assert len(broken(with_package("torchvision", said))) == 1
 
 
 def test_weights_of_transformers(broken):
@@ -590,6 +654,33 @@ HEAD = "import torch\nimport torch_tensorrt as trt\n"
         "torch.compile(1, backend='torch_tensorrt', options=dict(fast=1))",
         "o = {'fast': 1}\ntorch.compile(1, backend='tensorrt', options=o)",
         "import functools\nfunctools.partial(trt.dynamo.compile, fast=1)",
+        "from functools import partial\npartial(trt.dynamo.compile, fast=1)",
+        "trt.dynamo.compile(1, **{k: 1 for k in ('fast', 'dryrun')})",
+        "trt.dynamo.compile(1, **{'fast': k for k in (1,)})",
+        "trt.dynamo.compile(1, **{k: v for k, v in {'fast': 1, **{}}.items()})",
+        "import copy\no = {'fast': 1}\ntrt.dynamo.compile(1, **copy.deepcopy(o))",
+        "import copy\no = {'fast': 1}\ntrt.dynamo.compile(1, **copy.copy(o))",
+        "o = {'dryrun': 1}\ntrt.dynamo.compile(1, **dict(o, **{'fast': 1}))",
+        "trt.dynamo.compile(1, **dict({'fast': 1}, dryrun=1))",
+        "trt.dynamo.compile(1, **dict(fast=1, **{'dryrun': 1}))",
+        "trt.dynamo.compile(1, **{'fast': 1, **{'dryrun': 1}})",
+        "trt.dynamo.compile(1, **({'fast': 1} | {'dryrun': 1}))",
+        "o = {}\no.update(fast=1)\no.update(dryrun=1)\ntrt.dynamo.compile(1, **o)",
+        "o = {}\no.update({'fast': 1})\no.update({})\ntrt.dynamo.compile(1, **o)",
+        "o = {}\no.update(**{'fast': 1})\ntrt.dynamo.compile(1, **o)",
+        "o = {}\no.setdefault('fast', 1)\no.setdefault('dryrun', 1)\n"
+        "trt.dynamo.compile(1, **o)",
+        "o = {'fast': 1}\n\n\ndef f():\n    trt.dynamo.compile(1, **o)",
+        "o = {}\n\n\ndef f():\n    o['fast'] = 1\n\n\ntrt.dynamo.compile(1, **o)",
+        "o: dict = {'fast': 1}\ntrt.dynamo.compile(1, **o)",
+        "if o := {'fast': 1}:\n    trt.dynamo.compile(1, **o)",
+        "trt.dynamo.compile(1, **(o := {'fast': 1}))",
+        "a = [{'fast': 1}] if trt else []\nfor o in a:\n    trt.compile(1, **o)",
+        "def f(a, o, b):\n    trt.dynamo.compile(a, **o)\n\n\nf(1, {'fast': 1}, {})",
+        "def f(o):\n    trt.dynamo.compile(1, **o)\n\n\nf({'fast': 1})\nf(o={})",
+        "def f(o):\n    trt.dynamo.compile(1, **o)\n\n\nf(o={'fast': 1})\nf({})",
+        "def f(*, o):\n    trt.dynamo.compile(1, **o)\n\n\nf(o={'fast': 1})",
+        "def f(p, **o):\n    trt.dynamo.compile(p, **(p | o))\n\n\nf({}, fast=1)",
         "from torch_tensorrt.dynamo import compile as build\nbuild(1, fast=1)",
         "from torch_tensorrt.dynamo import CompilationSettings as S\nS(fast=1)",
         "trt.Input(fast=1)",
@@ -617,6 +708,14 @@ def test_an_unknown_option_is_found_however_it_is_put(broken, code):
         "trt.dynamo.compile(1, debug=1)  # On purpose: it does nothing.",
         "a = [a for a in (1, 2)]\nb = [b for a in a for b in a]\ntrt.Input(shape=b)",
         "o = {}\no = {**o}\ntrt.dynamo.compile(1, **o)",
+        "a = []\na = [*a, a[0]]\nfor o in a:\n    trt.dynamo.compile(1, **o)",
+        "def f(x, **o):\n    trt.dynamo.compile(x, **o)\n\n\nf({'fast': 1})",
+        "def f(o, p):\n    trt.dynamo.compile(1, **o)\n\n\nf({}, {'fast': 1})",
+        "def f(o, p):\n    trt.dynamo.compile(1, **o)\n\n\nf({}, p={'fast': 1})",
+        "def f(**o):\n    f(**o)\n    trt.dynamo.compile(1, **o)\n\n\nf(dryrun=1)",
+        "def f(o):\n    trt.dynamo.compile(1, **o)\n\n\nprint({'fast': 1})",
+        "trt.Input.from_tensor({'fast': 1})",
+        "o = {'fast': 1}\ntrt.dynamo.compile(1, **o.pop('fast'))",
     ],
 )
 def test_words_that_are_no_unknown_options(broken, code):
@@ -656,6 +755,71 @@ def test_private_names_that_are_named_so(broken):
     assert broken(cells("class A:\n    def f(self):\n        self._x = 1")) == []
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "print(repr(plt)[6:])",
+        "print(f'{plt}'[:-1])",
+    ],
+)
+def test_slices_of_what_an_object_prints(broken, code):
+    assert len(broken(cells(code))) == 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "print(f'{plt} and more'[6:])",
+        "print('words'[6:])",
+        "print(plt.name[6:])",
+        "print(f'{plt}'[0])",
+        "a = print\nprint(a(1)[6:])",
+    ],
+)
+def test_slices_that_are_none_of_those(broken, code):
+    assert broken(cells(code)) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "print(True)",
+        "print('right', True, 1)",
+        "print(f'right: {True}')",
+        "ok = True\nprint(ok)",
+        "ok = True and True\nprint(ok)",
+        "ok = all([True for i in (1, 2)])\nprint(ok)",
+        "def f():\n    return True\n\n\nprint(f())",
+        "def f():\n    return True\n\n\nok = f()\nprint(f'{ok}')",
+    ],
+)
+def test_a_truth_that_is_always_one(broken, code):
+    [problem] = broken(cells(code))
+    assert "always True here" in problem
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "print(False, 1, 'True')",
+        "ok = plt.isinteractive()\nprint(ok)",
+        "ok = True\nok = plt.isinteractive()\nprint(ok)",
+        "ok = True and plt.isinteractive()\nprint(ok)",
+        "ok = all(plt.x(i) for i in (1, 2))\nprint(ok)",
+        "ok = all([True])\nprint(ok)",
+        "def f():\n    return plt\n\n\nprint(f())",
+        "def f(x):\n    if x:\n        return plt\n    return True\n\n\nprint(f(1))",
+        "def f():\n    return\n\n\nprint(f())",
+        "a, b = True, plt\nprint(b)",
+        "x = 1\nprint(x)\nassert x",
+        "plt.print(True)",
+        "for ok in (True,):\n    print(ok)",
+    ],
+)
+def test_a_truth_that_can_be_false(broken, code):
+    assert broken(cells(code)) == []
+
+
 def test_the_ruler_counts_for_nothing(broken):
     script = MEASURES.replace("\ntable.round(3)", "\nx = 1" * 20 + "\ntable.round(3)")
     assert not any("at most 200" in problem for problem in broken(script))
@@ -666,6 +830,46 @@ def test_messages_name_the_file_and_the_line(tmp_path):
     path.write_text(GOOD.replace("# - One.", "# - It takes 3 ms."))
     [message] = messages(read_script(path))
     assert message.startswith(f"{path}:{line_of(path.read_text(), '3 ms')}: A figure")
+
+
+SPOKEN = Path(__file__).with_name("contract_messages.txt")
+MORE = [
+    cells(COMPILES),
+    cells("row = 'model backend precision shape latency_ms speedup error'.split()"),
+    cells("row = {'model': 1, 'backend': 2, 'shape': 3, 'latency_msec': 4}"),
+    cells(GPU + "x = 1", "print(x, later, never)", "later = 1"),
+    cells("import torchvision\ntorchvision.models.resnet18(pretrained=True)"),
+    cells(HEAD + "trt.dynamo.compile(1, min_blok_size=1, zzz=2, debug=3)" + LINE),
+    cells(HEAD + "trt.compile(1, enabled_precisions=1)\ntrt.compil()" + LINE),
+    MEASURES.replace("MIB = 2**20", "MIB = 2**21"),
+    MEASURES.replace("# How this page measures\n", "# How that is measured  \n"),
+    MEASURES.replace("\ntable.round(3)\n", "\n"),
+    MEASURES.replace("\nplot_ready(table)\n", "\n"),
+    MEASURES.replace(":recorded:`", ":doc:`"),
+]
+
+
+def spoken() -> str:
+    """Every message of the contract, as an author reads it."""
+    found = []
+    rules = HEADER + HEADINGS + CODE + MARKERS + PROSE
+    texts = [GOOD.replace(old, new, 1) for old, new, _, _ in rules]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.py"
+        for text in texts + MORE:
+            path.write_text(text)
+            measures = MARKER in text  # lines move with the ruler
+            found += [
+                p.text if measures else f"{p.line}: {p.text}"
+                for p in problems(read_script(path))
+            ]
+            found.append("")
+    return "\n".join(found)
+
+
+def test_messages_read_as_they_are_written_down():
+    """After a change of words on purpose: python -m tests.test_contract."""
+    assert spoken() == SPOKEN.read_text()
 
 
 def _gallery(*words: str, cwd: Path) -> subprocess.CompletedProcess:
@@ -724,3 +928,7 @@ def test_the_options_are_those_of_the_installed_library(tmp_path):
         timeout=300,
     )
     assert (tmp_path / "options.json").read_text() == OPTIONS.read_text()
+
+
+if __name__ == "__main__":
+    SPOKEN.write_text(spoken())

@@ -15,6 +15,8 @@ FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 COLLECTIONS = ast.Tuple | ast.List | ast.Set
 COMPREHENSIONS = ast.ListComp | ast.GeneratorExp | ast.DictComp | ast.SetComp
 
+COPIES = {"copy.copy", "copy.deepcopy"}
+
 Seen = set[tuple[str, int]]  # nodes that one question has been at
 Key = tuple[str, int]
 """A word that becomes a keyword, and the line where it is written."""
@@ -37,9 +39,11 @@ class Flow:
             if isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
                 self._loop(node.target, node.iter)
 
-    def keys(self, node: ast.AST, seen: Seen | None = None) -> set[Key]:
+    def keys(self, node: ast.AST) -> set[Key]:
         """The words that a dict can have; as keywords they are options."""
-        seen = set() if seen is None else seen
+        return self._keys(node, set())
+
+    def _keys(self, node: ast.AST, seen: Seen) -> set[Key]:
         if ("keys", id(node)) in seen:
             return set()
         seen.add(("keys", id(node)))
@@ -47,7 +51,7 @@ class Flow:
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values):
                 if key is None:
-                    found |= self.keys(value, seen)
+                    found |= self._keys(value, seen)
                 elif isinstance(key, ast.Constant):
                     found.add((str(key.value), key.lineno))
         elif isinstance(node, ast.DictComp):
@@ -62,39 +66,39 @@ class Flow:
                 place = (id(scope), node.id)
                 found |= set(self.updates[place])
                 for value in self.values[place]:
-                    found |= self.keys(value, seen)
+                    found |= self._keys(value, seen)
                 if self.values[place] or self.updates[place]:
                     break
         else:
             for part in self._alternatives(node, seen):
-                found |= self.keys(part, seen)
+                found |= self._keys(part, seen)
         return found
 
     def _keys_of_call(self, node: ast.Call, seen: Seen) -> set[Key]:
         called = ast.unparse(node.func)
         parts: list[ast.AST] = []
         found: set[Key] = set()
-        if called in {"dict", "types.SimpleNamespace"}:
+        if called == "dict":
             parts = list(node.args)
-            found |= self.keywords(node, seen)
-        elif called in {"copy.copy", "copy.deepcopy", "deepcopy"}:
+            found |= self._keywords(node, seen)
+        elif called in COPIES:
             parts = list(node.args)
-        elif called.endswith(".copy") and isinstance(node.func, ast.Attribute):
+        elif called.endswith(".copy"):
             parts = [node.func.value]
         elif called in self.functions:
             parts = list(returned(self.functions[called]))
         for part in parts:
-            found |= self.keys(part, seen)
+            found |= self._keys(part, seen)
         return found
 
-    def keywords(self, call: ast.Call, seen: Seen | None = None) -> set[Key]:
+    def _keywords(self, call: ast.Call, seen: Seen) -> set[Key]:
         """The keywords of a call, those inside ``**options`` too."""
         found: set[Key] = set()
         for keyword in call.keywords:
             if keyword.arg:
                 found.add((keyword.arg, keyword.value.lineno))
             else:
-                found |= self.keys(keyword.value, seen)
+                found |= self._keys(keyword.value, seen)
         return found
 
     def _words(self, node: ast.Name) -> set[Key]:
@@ -117,12 +121,11 @@ class Flow:
         if isinstance(node, ast.NamedExpr):
             return [node.value]
         if isinstance(node, ast.Subscript):
-            return self.elements(node.value, seen)
+            return self._elements(node.value, seen)
         return []
 
-    def elements(self, node: ast.AST, seen: Seen | None = None) -> list[ast.expr]:
+    def _elements(self, node: ast.AST, seen: Seen) -> list[ast.expr]:
         """The expressions that a collection's elements or a dict's values can have."""
-        seen = set() if seen is None else seen
         if ("elements", id(node)) in seen:
             return []
         seen.add(("elements", id(node)))
@@ -135,18 +138,18 @@ class Flow:
                 element
                 for scope in self.scopes(node)
                 for value in self.values[id(scope), node.id]
-                for element in self.elements(value, seen)
+                for element in self._elements(value, seen)
             ]
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             if called == "dict":
                 return [keyword.value for keyword in node.keywords]
             if called.endswith((".values", ".items")):
-                return self.elements(node.func.value, seen)
+                return self._elements(node.func.value, seen)
         return [
             element
             for part in self._alternatives(node, seen)
-            for element in self.elements(part, seen)
+            for element in self._elements(part, seen)
         ]
 
     def scopes(self, node: ast.AST) -> Iterator[ast.AST]:
@@ -200,7 +203,7 @@ class Flow:
         pairs = isinstance(values, ast.Call) and ast.unparse(values.func).endswith(
             ".items"
         )
-        for element in self.elements(values):
+        for element in self._elements(values, set()):
             if pairs and isinstance(target, COLLECTIONS) and len(target.elts) == 2:
                 self._assign(target.elts[1], element)
             else:

@@ -40,7 +40,7 @@ def _check(page: Page) -> Iterator[Problem]:
         return
     told = " ".join(text for cell in page.own_cells for _, text in strings(cell.tree))
     by_hand = all(word in told for word in CHECK_LINE)
-    by_ruler = page.measures and page.calls("check", "compare", "measure")
+    by_ruler = page.measures and page.calls("check", "compare")
     if not by_ruler and not by_hand:
         yield Problem(
             page.builds[0].lineno,

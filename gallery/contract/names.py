@@ -177,8 +177,7 @@ def _made(tree: ast.AST) -> set[str]:
 
 def _body_needs(node: ast.AST) -> Iterator[str]:
     """Global names that a function, class or lambda reads when it runs."""
-    statement = ast.Expr(node) if isinstance(node, ast.expr) else node
-    tables = list(_symbols(statement).get_children())
+    tables = list(_symbols(node).get_children())
     while tables:
         table = tables.pop()
         tables += table.get_children()

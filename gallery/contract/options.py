@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from functools import cache
 
-from gallery.contract.flow import FUNCTIONS, Flow, Key
+from gallery.contract.flow import Flow, Key
 from gallery.contract.installed import COMPILERS, OPTIONS, ROOT
 from gallery.contract.page import Page, Problem
 
@@ -102,19 +102,24 @@ def torch_tensorrt_calls(tree: ast.Module) -> list[tuple[str, Key]]:
     return found
 
 
-def _follow(node: ast.expr, flow: Flow, depth: int = 0) -> set[Key]:
+def _follow(node: ast.expr, flow: Flow) -> set[Key]:
     """Keys of a dict; where it is a parameter, of what the callers hand over."""
+    return _follow_into(node, flow, set())
+
+
+def _follow_into(node: ast.expr, flow: Flow, seen: set[tuple[int, str]]) -> set[Key]:
     found = flow.keys(node)
-    names = [n for n in ast.walk(node) if isinstance(n, ast.Name)]
-    for name in names:
-        for scope in flow.scopes(name):
-            if isinstance(scope, FUNCTIONS) and depth < 4:
-                found |= _from_callers(scope, name.id, flow, depth)
+    for name in ast.walk(node):
+        if isinstance(name, ast.Name):
+            for scope in flow.scopes(name):
+                here = (id(scope), name.id)
+                if isinstance(scope, ast.FunctionDef) and here not in seen:
+                    found |= _from_callers(scope, name.id, flow, seen | {here})
     return found
 
 
 def _from_callers(
-    function: ast.AST, parameter: str, flow: Flow, depth: int
+    function: ast.FunctionDef, parameter: str, flow: Flow, seen: set[tuple[int, str]]
 ) -> set[Key]:
     arguments = function.args
     positional = [a.arg for a in [*arguments.posonlyargs, *arguments.args]]
@@ -123,19 +128,17 @@ def _from_callers(
     if not extra and parameter not in named:
         return set()
     found: set[Key] = set()
-    name = getattr(function, "name", None)
     for call in flow.calls:
-        if name is None or ast.unparse(call.func) != name:
+        if ast.unparse(call.func) != function.name:
             continue
         for keyword in call.keywords:
             if extra and keyword.arg and keyword.arg not in named:
                 found.add((keyword.arg, keyword.value.lineno))
             elif (extra and keyword.arg is None) or keyword.arg == parameter:
-                found |= _follow(keyword.value, flow, depth + 1)
-        if parameter in positional:
-            index = positional.index(parameter)
-            if index < len(call.args):
-                found |= _follow(call.args[index], flow, depth + 1)
+                found |= _follow_into(keyword.value, flow, seen)
+        for name, value in zip(positional, call.args):
+            if name == parameter:
+                found |= _follow_into(value, flow, seen)
     return found
 
 
