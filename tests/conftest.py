@@ -170,6 +170,7 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def executed(tmp_path_factory) -> Path:
     """A recording of the tiny tutorial, made once by the recorder."""
+    _too_slow_for_mutants()
     folder = tmp_path_factory.mktemp("executed")
     (folder / "tiny.py").write_text(TINY)
     with pytest.MonkeyPatch.context() as patch:

@@ -24,13 +24,13 @@ COPY = ROOT / ".cache" / "mutants"
 SAMPLE = 300
 # Tests that need no PyTorch, no browser and no site: a second or two for each file.
 TESTS = (
-    *("contract", "script", "naming", "values", "outputs", "benchmarks", "ruler"),
-    *("author", "engines", "preview", "reading", "machine"),
+    *("contract", "check", "script", "naming", "values", "outputs", "benchmarks"),
+    *("ruler", "author", "preview"),
 )
 # What those tests are about. Others have tests that start processes or build sites.
 MODULES = (
-    *("contract/*", "script", "naming", "values", "outputs", "benchmarks"),
-    *("write_ruler", "author", "check", "engines", "preview", "recording"),
+    *("contract/*", "check", "script", "naming", "values", "outputs", "benchmarks"),
+    *("write_ruler", "author"),
 )
 NOT_MUTATED = ("contract/installed.py",)  # needs the library
 COPIED = (

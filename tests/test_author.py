@@ -8,7 +8,6 @@ import pytest
 
 from gallery import author
 from gallery.errors import GalleryError
-from gallery.naming import by_name, require_plain
 from gallery.script import find_scripts, read_script
 from tests.conftest import ROOT, build_site, recordings, run_gallery
 
@@ -96,14 +95,6 @@ def test_names_that_a_new_tutorial_cannot_have(project, name, message):
     ]
 
 
-def test_a_suggested_name_is_one_that_is_accepted(tmp_path):
-    for name in ("2_fast", "a.b", "-", "é t é"):
-        with pytest.raises(GalleryError) as raised:
-            require_plain(tmp_path / f"{name}.py")
-        suggested = str(raised.value).rpartition(" ")[2].rstrip(".")
-        require_plain(tmp_path / suggested)
-
-
 def test_an_unknown_folder_is_refused(project):
     with pytest.raises(GalleryError, match="no folder examples/fx"):
         author.new("page", "fx", root=project)
@@ -127,12 +118,6 @@ def test_a_tutorial_named_like_a_program_is_refused(project, tiny):
     tiny.rename(tiny.with_name("serve.py"))
     with pytest.raises(GalleryError, match="dynamo/serve.py: serve is the name of a"):
         find_scripts(folder=project / "examples")
-
-
-def test_programs_beside_the_tutorials_are_none(tmp_path):
-    folder = tmp_path / "triton"
-    paths = [folder / "serve.py", folder / "client.py", folder / "page.py"]
-    assert by_name(paths) == {"page": folder / "page.py"}
 
 
 def test_a_dot_in_a_name_is_one_message_everywhere(project, tiny):

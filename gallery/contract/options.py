@@ -152,10 +152,11 @@ def _unknown_options(tree: ast.Module) -> Iterator[Problem]:
         elif option not in accepted:
             close = difflib.get_close_matches(option, accepted, n=1, cutoff=0.75)
             hint = f"Did you mean {close[0]}?" if close else "Leave it out."
+            silent = " and would drop it in silence" if function in COMPILERS else ""
             yield Problem(
                 line,
                 f"{function} of Torch-TensorRT {release()} has no option "
-                f"'{option}' and would drop it in silence. {hint}",
+                f"'{option}'{silent}. {hint}",
             )
 
 
