@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from functools import lru_cache
 
 import pandas as pd
 
@@ -70,6 +71,7 @@ def read_benchmark(resource: dict) -> pd.DataFrame | None:
     return frame[COLUMNS + own]
 
 
+@lru_cache(maxsize=256)
 def benchmark(tutorial: Tutorial) -> pd.DataFrame | None:
     """All recorded benchmark rows of a tutorial whose code is still the same.
 
@@ -103,9 +105,9 @@ def all_rows(tutorials: list[Tutorial]) -> pd.DataFrame:
         frame = benchmark(tutorial)
         if frame is not None:
             facts = tutorial.recording.provenance
+            keys = ("gpu", "tensorrt_flavor", "tensorrt", "torch", "recorded")
+            frame = frame.assign(**{key: facts[key] for key in keys})
             frame.insert(0, "tutorial", tutorial.name)
-            for key in ("gpu", "tensorrt_flavor", "tensorrt", "torch", "recorded"):
-                frame[key] = facts[key]
             frames.append(frame)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
@@ -119,6 +121,34 @@ def flavor(provenance: dict) -> str:
 def ready_s(frame: pd.DataFrame) -> pd.Series:
     """Seconds until the first answer is there: compilation and first call."""
     return frame[["compile_s", "first_call_s"]].sum(axis=1, min_count=1)
+
+
+def ready_medians(rows: pd.DataFrame) -> dict[str, float]:
+    """Median seconds until ready of each compiler, by its name."""
+    return medians_of(compiled_rows(rows))
+
+
+def medians_of(rows: pd.DataFrame) -> dict[str, float]:
+    """The same of rows that `compiled_rows` has chosen."""
+    return rows.groupby("family").ready.median().to_dict()
+
+
+def compiled_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of compilers with their ``family``, ``ready`` (s), ``relative`` latency."""
+    rows = rows.assign(
+        ready=ready_s(rows), relative=1 / rows.speedup, family=rows.backend.map(_family)
+    )
+    return rows[rows.family.notna() & (rows.ready > 0) & (rows.relative > 0)]
+
+
+def _family(backend: str) -> str | None:
+    """Compilers in a CUDA graph; other rows depend on the host."""
+    if "CUDA graph" not in backend:
+        return None
+    for family in ("Inductor max-autotune", "Inductor", "TensorRT"):
+        if backend.startswith(family):
+            return family
+    return None
 
 
 def is_best(frame: pd.DataFrame) -> pd.Series:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
-from gallery.benchmarks import GROUP, best_tensorrt, ready_s
+from gallery.benchmarks import GROUP, best_tensorrt, compiled_rows, medians_of
 
 GREEN, RED, GRAY = "#1a7f37", "#b35900", "#57606a"
 WIDTH = 5.6  # letters stay large on a phone
@@ -75,7 +75,7 @@ def ready_against_latency(rows: pd.DataFrame) -> tuple[bytes, str]:
     -------
     An SVG, and what it shows as a sentence.
     """
-    rows = _compiled(rows)
+    rows = compiled_rows(rows)
     looks = {
         "Inductor": ("o", "#8250df"),
         "Inductor max-autotune": ("s", "#bf3989"),
@@ -102,35 +102,10 @@ def ready_against_latency(rows: pd.DataFrame) -> tuple[bytes, str]:
         if len(rows):
             figure.legend(loc="outside upper center", ncols=3, frameon=False)
         data = _svg(figure)
-    told = ", ".join(f"{name} {value:.0f} s" for name, value in _medians(rows).items())
-    return data, f"Median time until a model is ready, measured once each: {told}."
-
-
-def medians(rows: pd.DataFrame) -> dict[str, float]:
-    """Median seconds until ready of each compiler, by its name."""
-    return _medians(_compiled(rows))
-
-
-def _medians(rows: pd.DataFrame) -> dict[str, float]:
-    return rows.groupby("family").ready.median().to_dict()
-
-
-def _compiled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of compilers with their ``family``, ``ready`` (s), ``relative`` latency."""
-    rows = rows.assign(
-        ready=ready_s(rows), relative=1 / rows.speedup, family=rows.backend.map(_family)
+    told = ", ".join(
+        f"{name} {value:.0f} s" for name, value in medians_of(rows).items()
     )
-    return rows[rows.family.notna() & (rows.ready > 0) & (rows.relative > 0)]
-
-
-def _family(backend: str) -> str | None:
-    """Compilers in a CUDA graph; other rows depend on the host."""
-    if "CUDA graph" not in backend:
-        return None
-    for family in ("Inductor max-autotune", "Inductor", "TensorRT"):
-        if backend.startswith(family):
-            return family
-    return None
+    return data, f"Median time until a model is ready, measured once each: {told}."
 
 
 def _plain_ticks(axes: Axes, which: str) -> None:

@@ -7,6 +7,7 @@ were is left alone: Sphinx reads a page again when a file that it names is newer
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import zipfile
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from gallery.benchmarks import DATA_MIME
 from gallery.box import details
@@ -65,7 +67,7 @@ def place(tutorial: Tutorial, shown: Shown, folder: Path) -> None:
     images, downloads = folder / "images", folder / "downloads"
     for name, data in shown.files.items():
         write_if_changed(images / name, data)
-    write_if_changed(images / f"thumb_{tutorial.name}.png", thumbnail(tutorial, shown))
+    write_thumbnail(images / f"thumb_{tutorial.name}.png", chosen(tutorial, shown))
     notebook = notebook_bytes(tutorial)
     write_if_changed(downloads / f"{tutorial.name}.ipynb", notebook)
     files = [
@@ -93,11 +95,11 @@ def programs(tutorial: Tutorial) -> list[tuple[str, bytes]]:
     ]
 
 
-def thumbnail(tutorial: Tutorial, shown: Shown) -> bytes:
-    """The picture of the tutorial's card, as PNG, at most `THUMBNAIL_SIZE`.
+def chosen(tutorial: Tutorial, shown: Shown) -> bytes | None:
+    """The figure that stands on the tutorial's card; None where none is recorded.
 
     The first figure, or the one that ``sphinx_gallery_thumbnail_number`` names:
-    1 is the first, -1 the last; SVGs do not count. A plain one where none is recorded.
+    1 is the first, -1 the last; SVGs do not count.
 
     Raises
     ------
@@ -107,23 +109,35 @@ def thumbnail(tutorial: Tutorial, shown: Shown) -> bytes:
     pictures = [data for name, data in shown.files.items() if not name.endswith(".svg")]
     number = tutorial.config.get("thumbnail_number", 1)
     index = number - 1 if number > 0 else len(pictures) + number
-    if not 0 <= index < len(pictures):
-        if "thumbnail_number" in tutorial.config and tutorial.is_complete:
-            raise GalleryError(
-                f"{tutorial.script.path.name}: sphinx_gallery_thumbnail_number is "
-                f"{number}, and the tutorial shows {len(pictures)} figures."
-            )
-        return _png(Image.new("RGB", THUMBNAIL_SIZE, "#e9edf2"))
-    picture = Image.open(io.BytesIO(pictures[index])).convert("RGBA")
-    picture.thumbnail(THUMBNAIL_SIZE, Image.Resampling.LANCZOS)
-    white = Image.new("RGBA", picture.size, "white")
-    return _png(Image.alpha_composite(white, picture).convert("RGB"))
+    if 0 <= index < len(pictures):
+        return pictures[index]
+    if "thumbnail_number" in tutorial.config and tutorial.is_complete:
+        raise GalleryError(
+            f"{tutorial.script.path.name}: sphinx_gallery_thumbnail_number is "
+            f"{number}, and the tutorial shows {len(pictures)} figures."
+        )
+    return None
 
 
-def _png(picture: Image.Image) -> bytes:
-    out = io.BytesIO()
-    picture.save(out, "png")
-    return out.getvalue()
+def write_thumbnail(path: Path, figure: bytes | None) -> None:
+    """Write a figure at most `THUMBNAIL_SIZE` large, on white; a plain one for None.
+
+    The file says what it was made of, and is left alone if that is the same.
+    """
+    source = hashlib.sha256(figure or b"").hexdigest()
+    if path.exists() and Image.open(path).info.get("source") == source:
+        return
+    if figure is None:
+        picture = Image.new("RGB", THUMBNAIL_SIZE, "#e9edf2")
+    else:
+        picture = Image.open(io.BytesIO(figure)).convert("RGBA")
+        picture.thumbnail(THUMBNAIL_SIZE, Image.Resampling.LANCZOS)
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture).convert("RGB")
+    about = PngInfo()
+    about.add_text("source", source)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, "png", pnginfo=about)
 
 
 def notebook_bytes(tutorial: Tutorial) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 
@@ -10,13 +11,13 @@ from docutils import nodes
 from docutils.utils import column_width
 from sphinx.util.docutils import SphinxDirective
 
-from gallery import charts
 from gallery.benchmarks import (
     all_rows,
     benchmark,
     best_tensorrt,
     cases,
     flavor,
+    ready_medians,
 )
 from gallery.cards import PATH_FILE, rst_escaped
 from gallery.files import write_if_changed
@@ -69,7 +70,12 @@ def summary() -> dict[str, list[str]]:
     of TensorRT is faster than the best of PyTorch, ``most`` and ``least`` the extreme
     ratios with their case; ``ready_...`` are medians in seconds.
     """
-    rows = all_rows(measured())
+    return _summary(tuple(measured()))
+
+
+@lru_cache(maxsize=1)
+def _summary(tutorials: tuple[Tutorial, ...]) -> dict[str, list[str]]:
+    rows = all_rows(list(tutorials))
     if rows.empty:
         return {}
     best = best_tensorrt(rows).sort_values("speedup")
@@ -81,7 +87,7 @@ def summary() -> dict[str, list[str]]:
     for name, row in (("least", best.iloc[0]), ("most", best.iloc[-1])):
         found[name] = f"{row.speedup:.2f}"
         found[f"{name}_case"] = f"{row.model}, {row['shape']}"
-    for family, seconds in charts.medians(rows).items():
+    for family, seconds in ready_medians(rows).items():
         name = family.lower().replace(" ", "_").replace("-", "_")
         found[f"ready_{name}"] = f"{seconds:.0f}"
     return {name: [str(value)] for name, value in found.items()}
@@ -108,6 +114,8 @@ class GalleryChart(SphinxDirective):
         rows = all_rows(measured())
         if rows.empty:
             return []
+        from gallery import charts  # to import matplotlib takes long
+
         picture, sentence = getattr(charts, name)(rows)
         path = f"{FOLDER}/{name}.svg"
         write_if_changed(Path(self.env.srcdir) / path, picture)

@@ -1,11 +1,13 @@
 """Recorded outputs on pages: kinds, order, pictures and their alternative texts."""
 
+import base64
 import re
 
 import pytest
+from PIL import Image
 
 from gallery.errors import GalleryError
-from gallery.files import notebook_bytes, thumbnail, with_outputs
+from gallery.files import chosen, notebook_bytes, with_outputs, write_thumbnail
 from gallery.outputs import show
 from gallery.replay import replay
 from gallery.write_ruler import MARKER
@@ -103,14 +105,26 @@ def test_a_script_chooses_its_thumbnail(tmp_path):
     for number in (1, 2, -1):
         text = THUMBS.format(number=number)
         tutorial = made(tmp_path / str(number), text, figures)
-        pictures[number] = thumbnail(tutorial, show(tutorial))
+        pictures[number] = chosen(tutorial, show(tutorial))
     assert pictures[2] == pictures[-1] != pictures[1]
 
 
 def test_a_thumbnail_that_is_not_there_fails(tmp_path):
     tutorial = made(tmp_path, THUMBS.format(number=3), [display(image_png=PNG)])
     with pytest.raises(GalleryError, match=r"made\.py.*is 3.*shows 1 figures"):
-        thumbnail(tutorial, show(tutorial))
+        chosen(tutorial, show(tutorial))
+
+
+def test_a_card_shows_the_figure_it_was_made_of(tmp_path):
+    path = tmp_path / "images" / "thumb.png"
+    colors = []
+    for figure in (None, base64.b64decode(RED), base64.b64decode(PNG)):
+        write_thumbnail(path, figure)
+        colors.append(Image.open(path).getpixel((0, 0)))
+    assert len(set(colors)) == 3
+    before = path.stat().st_mtime_ns
+    write_thumbnail(path, base64.b64decode(PNG))
+    assert path.stat().st_mtime_ns == before
 
 
 PAGE = """

@@ -115,6 +115,16 @@ def test_a_rebuild_reads_what_changed_and_nothing_else(built):
     assert "Not recorded yet" in _page(built)
 
 
+def test_a_renamed_tutorial_leaves_nothing_that_breaks_the_build(built):
+    script = built / "examples/dynamo/tiny.py"
+    script.rename(script.with_name("renamed.py"))
+    done = build_site(built)
+    assert done.returncode == 0, done.stderr
+    assert "Not recorded yet" in _page(built, "tutorials/dynamo/renamed")
+    assert "renamed.html" in _page(built, "tutorials/index")
+    assert "tiny.html" not in _page(built, "tutorials/index")
+
+
 QUOTED = "\n\nIt is :recorded:`tiny:total`.\n"
 
 
