@@ -1,12 +1,29 @@
 """Each thing that a machine can lack gets one message that says what to do."""
 
+import sys
+
 import pytest
 
 from gallery.errors import GalleryError
-from gallery.machine import Machine, require_driver, require_gpu, require_stack
-from tests.conftest import run_gallery
+from gallery.machine import (
+    Gpu,
+    Machine,
+    describe_machine,
+    gpus_for_us,
+    require_driver,
+    require_gpu,
+    require_stack,
+)
+from tests.conftest import recordings, run_gallery
 
-GOOD = dict(torch="2.14.0", torch_tensorrt="2.14.0", gpu="RTX", free_gb=20.0, reason="")
+GPU = Gpu("RTX", "0", "uuid-0", 20.0)
+GOOD = dict(
+    torch="2.14.0",
+    torch_tensorrt="2.14.0",
+    flavor="torch-tensorrt-rtx",
+    gpus=(GPU,),
+    reason="",
+)
 
 
 @pytest.mark.parametrize(
@@ -15,14 +32,13 @@ GOOD = dict(torch="2.14.0", torch_tensorrt="2.14.0", gpu="RTX", free_gb=20.0, re
         ({"torch": None}, "torch is not installed.*pip install"),
         ({"torch_tensorrt": None}, "torch_tensorrt is not installed.*pip install"),
         (
-            {"gpu": None, "reason": "Found no NVIDIA driver on your system"},
+            {"gpus": (), "reason": "Found no NVIDIA driver on your system"},
             "needs an NVIDIA GPU.*Found no NVIDIA driver.*nvidia-smi",
         ),
         (
-            {"gpu": None, "reason": "The NVIDIA driver on your system is too old"},
+            {"gpus": (), "reason": "The NVIDIA driver on your system is too old"},
             "driver is too old.*Install driver",
         ),
-        ({"free_gb": 3.9}, "has 3.9 GiB of free memory.*need 8 GiB.*Close"),
     ],
 )
 def test_what_is_missing_is_named(lack, message):
@@ -39,13 +55,71 @@ def test_a_good_machine_passes():
 
 def test_no_driver_is_not_a_broken_driver():
     reason = "Found no NVIDIA driver on your system"
-    require_driver(Machine(**{**GOOD, "gpu": None, "reason": reason}))
+    require_driver(Machine(**{**GOOD, "gpus": (), "reason": reason}))
 
 
-def test_verify_without_a_gpu_is_one_message(recorded):
-    done = run_gallery(recorded, "verify")
+def test_gpus_are_those_that_pytorch_sees(gpus, monkeypatch):
+    gpus.set_gpus(["NVIDIA H100 80GB HBM3", 79.0], ["NVIDIA H100 80GB HBM3", 7.9])
+    machine = describe_machine()
+    assert machine.torch == "2.14.0+cu130"
+    assert machine.torch_tensorrt == "2.14.0"
+    assert machine.name == "h100-rtx"
+    assert [(gpu.device, gpu.uuid) for gpu in machine.gpus] == [
+        ("0", "uuid-0"),
+        ("1", "uuid-1"),
+    ]
+    assert [gpu.free_gb for gpu in machine.gpus] == pytest.approx([79.0, 7.9])
+    # One GPU of several, as the caller names it.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    [gpu] = describe_machine().gpus
+    assert (gpu.device, gpu.uuid) == ("1", "uuid-1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert describe_machine().gpus == ()
+    assert describe_machine().reason == "No CUDA GPUs are available"
+
+
+def test_a_stack_that_does_not_start_is_one_message(gpus):
+    (gpus.folder / "torch" / "__init__.py").write_text("raise OSError('no libcudart')")
+    with pytest.raises(GalleryError, match="PyTorch does not start: .*no libcudart"):
+        describe_machine()
+
+
+def test_a_machine_without_the_stack_is_told_from_one_without_a_gpu(gpus, monkeypatch):
+    (gpus.folder / "torch" / "__init__.py").write_text("raise ImportError")
+    assert describe_machine().torch is None
+
+
+def test_a_gpu_with_little_memory_is_left_out(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    full = Gpu("H100", "1", "uuid-1", 3.9)
+    with gpus_for_us(Machine(**{**GOOD, "gpus": (full, GPU)})) as found:
+        assert found == [GPU]
+    message = "H100 has 3.9 GiB of free memory.*need 8 GiB.*Close"
+    with (
+        pytest.raises(GalleryError, match=message),
+        gpus_for_us(Machine(**{**GOOD, "gpus": (full,)})),
+    ):
+        pass
+
+
+def test_a_lock_on_a_gpu_ends_with_the_run(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    machine = Machine(**GOOD)
+    with (
+        gpus_for_us(machine),
+        pytest.raises(GalleryError, match="uses every GPU. Wait"),
+        gpus_for_us(machine),
+    ):
+        pass
+    with gpus_for_us(machine) as found:
+        assert found == [GPU]
+
+
+def test_verify_without_a_gpu_is_one_message(recorded, gpus):
+    gpus.set_gpus()
+    done = run_gallery(recorded, "verify", env=gpus.environment())
     assert done.returncode == 1
-    assert "needs" in done.stdout or "not installed" in done.stdout
+    assert "needs an NVIDIA GPU" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
 
@@ -57,13 +131,43 @@ def test_an_unknown_tutorial_is_one_message(project):
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_status_tells_recorded_stale_missing_and_broken(recorded):
-    assert "recorded" in run_gallery(recorded, "status").stdout
+def test_status_tells_current_stale_missing_and_broken(recorded):
+    def row():
+        done = run_gallery(recorded, "status")
+        assert done.returncode == 0
+        [line] = [line for line in done.stdout.splitlines() if "tiny" in line]
+        return line
+
+    assert "current" in row()
+    requirements = recorded / "requirements-stack.txt"
+    pinned = requirements.read_text()
+    requirements.write_text(pinned.replace("torch==2.14.0", "torch==2.15.0"))
+    assert "other versions" in row()
+    requirements.write_text(pinned)
     script = recorded / "examples/dynamo/tiny.py"
     script.write_text(script.read_text().replace("1 + 1", "1 + 3"))
-    assert "stale" in run_gallery(recorded, "status").stdout
-    path = recorded / "recordings/tiny.ipynb"
+    assert "stale" in row()
+    path = recordings(recorded) / "tiny.ipynb"
     path.write_text("{")
-    assert "broken" in run_gallery(recorded, "status").stdout
+    assert "broken" in row()
     path.unlink()
-    assert "missing" in run_gallery(recorded, "status").stdout
+    assert "missing" in row()
+
+
+def test_status_needs_no_stack(recorded):
+    """The light environment has neither PyTorch nor TensorRT."""
+    code = (
+        "import sys, runpy\n"
+        "for name in ('torch', 'torch_tensorrt', 'tensorrt', 'nbval', 'pytest'):\n"
+        "    sys.modules[name] = None\n"
+        "sys.argv = ['gallery', 'status']\n"
+        "runpy.run_module('gallery', run_name='__main__')\n"
+    )
+    (recorded / "light.py").write_text(code)
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, "light.py"], cwd=recorded, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "current" in done.stdout
