@@ -6,13 +6,13 @@
     python client.py --image cat.jpg --top 3
     python client.py --requests 64 --in-flight 16     # asynchronous requests
 
-All photographs of a call travel as one batch. They are prepared by the transforms that
-torchvision ships with the weights, and the answer is made by the server's
-classification extension: "score:index:name", best first.
+All photographs of a call travel as one batch of bytes: upright, made smaller, and cut
+to the middle as torchvision does for its weights. All other preparation is the model's.
+The answer is made by the server's classification extension: "score:index:name".
 
-Needs: pip install "tritonclient[http,grpc]" torchvision scikit-learn
+Needs: pip install "tritonclient[http,grpc]" pillow scikit-learn
 
-Exit code: 0, or 1 after an error, which is told in one line.
+Exit code: 0, or 1 after an error, which is told in one line; 2 for a wrong option.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import aiohttp
 import numpy as np
@@ -34,6 +35,8 @@ import tritonclient.http.aio as triton_http_aio
 from tritonclient.utils import InferenceServerException
 
 PORTS = {"http": 8000, "grpc": 8001}
+# torchvision makes the shorter side 232 pixels long for a picture of 224.
+RESIZE = 232 / 224
 
 
 class ClientError(Exception):
@@ -45,11 +48,11 @@ class ServerGoneError(ClientError):
 
 
 class Model(NamedTuple):
-    """What a client must know of a model."""
+    """What a client must know of a model; `size` is the images' height and width."""
 
     name: str
     input: str
-    image_shape: list[int]
+    size: int
     output: str
     labels: bool
 
@@ -97,6 +100,8 @@ class Client:
                 await asyncio.sleep(0.1 * 2**attempt)
             try:
                 return await asyncio.wait_for(send(), self.timeout)
+            except aiohttp.ClientConnectorDNSError:
+                failures.append("no machine has that name")
             except aiohttp.ClientConnectorError:
                 failures.append("nobody listens there")
             except (aiohttp.ClientError, ConnectionError):
@@ -106,12 +111,7 @@ class Client:
             except InferenceServerException as error:
                 status = (error.status() or "").removeprefix("StatusCode.")
                 if status in ("UNAVAILABLE", "CANCELLED"):
-                    never = "failed to connect" in (error.message() or "").lower()
-                    failures.append(
-                        "nobody listens there"
-                        if never
-                        else "the connection was lost before the answer came"
-                    )
+                    failures.append(_lost(error.message() or ""))
                 elif status == "DEADLINE_EXCEEDED":
                     raise ClientError(self._too_slow()) from None
                 else:
@@ -120,7 +120,7 @@ class Client:
         reasons = ", then ".join(dict.fromkeys(failures))
         hint = f"Is it running, and is this its {self.protocol} port?"
         if reasons.startswith("the connection was lost"):
-            hint = "Was it stopped? Its log says why"
+            hint = f"Was it stopped, or is this not its {self.protocol} port?"
         raise ServerGoneError(
             f"no answer from the server at {self.url} ({self.protocol}){tries}: "
             f"{reasons}. {hint}"
@@ -145,21 +145,29 @@ class Client:
         except InferenceServerException as error:
             raise await self._refused(name, error) from None
         config = config.get("config", config)
-        if len(about["inputs"]) != 1 or len(about["inputs"][0]["shape"]) != 4:
-            raise ClientError(f"'{name}' does not take a batch of images")
+        given = about["inputs"][0]
+        # The first dimension is the batch.
+        shape = [int(size) for size in given["shape"][1:]]
+        alone = len(about["inputs"]) == 1
+        if not alone or given["datatype"] != "UINT8" or shape[2:] != [3]:
+            raise ClientError(
+                f"'{name}' does not take a batch of images as bytes, [height, width, 3]"
+            )
         return Model(
             name,
-            about["inputs"][0]["name"],
-            # The first dimension is the batch.
-            [int(size) for size in about["inputs"][0]["shape"][1:]],
+            given["name"],
+            shape[0],
             about["outputs"][0]["name"],
             bool(config["output"][0].get("label_filename")),
         )
 
     async def infer(self, model: Model, images: np.ndarray, top: int = 0) -> Any:
-        """All scores, one row an image; or with `top`, that many labels an image."""
-        given = self.triton.InferInput(model.input, list(images.shape), "FP32")
-        given.set_data_from_numpy(np.ascontiguousarray(images, dtype=np.float32))
+        """All scores, one row an image; or with `top`, that many labels an image.
+
+        `images` is uint8, [batch, height, width, 3]. ClientError says what went wrong.
+        """
+        given = self.triton.InferInput(model.input, list(images.shape), "UINT8")
+        given.set_data_from_numpy(np.ascontiguousarray(images, dtype=np.uint8))
         wanted = self.triton.InferRequestedOutput(model.output, class_count=top)
         limit = {} if self.protocol == "http" else {"client_timeout": self.timeout}
         try:
@@ -220,6 +228,41 @@ class Client:
         return ClientError(f"the server refused the request ({status}): {message}")
 
 
+def _lost(message: str) -> str:
+    """Why a gRPC call found no server, from the library's message."""
+    message = message.lower()
+    if "resol" in message or "dns" in message:
+        return "no machine has that name"
+    if "failed to connect" in message:
+        return "nobody listens there"
+    return "the connection was lost before the answer came"
+
+
+def read_url(text: str | None, protocol: str | None) -> tuple[str, str]:
+    """HOST:PORT and the protocol, from HOST, HOST:PORT or SCHEME://HOST:PORT."""
+    try:
+        url = urlsplit(text if text and "://" in text else f"//{text or '127.0.0.1'}")
+    except ValueError as error:
+        raise ClientError(f"--url {text}: {error}") from None
+    scheme = url.scheme or protocol or "http"
+    if scheme not in PORTS:
+        raise ClientError(
+            f"--url {text}: {scheme} is not spoken here, only http or grpc"
+        )
+    if protocol and protocol != scheme:
+        raise ClientError(f"--url {text} contradicts --protocol {protocol}")
+    if not url.hostname or url.path.strip("/") or url.query or "@" in url.netloc:
+        raise ClientError(f"--url {text}: give HOST:PORT, and nothing else")
+    try:
+        port = PORTS[scheme] if url.port is None else url.port
+    except ValueError:
+        port = 0
+    if not port or url.netloc.endswith(":"):
+        raise ClientError(f"--url {text}: a port is a number from 1 to 65535")
+    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    return f"{host}:{port}", scheme
+
+
 def read_label(text: bytes) -> Label:
     """Take "score:index:name" apart; a name may hold a colon too."""
     score, index, *name = text.decode().split(":", 2)
@@ -228,7 +271,7 @@ def read_label(text: bytes) -> Label:
 
 def load_photographs(paths: list[Path]) -> dict[str, Any]:
     """Names and pixels; without paths, two photographs that scikit-learn ships."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     if not paths:
         from sklearn.datasets import load_sample_image
@@ -238,36 +281,39 @@ def load_photographs(paths: list[Path]) -> dict[str, Any]:
     photographs = {}
     for path in paths:
         try:
-            photographs[str(path)] = Image.open(path).convert("RGB")
-        except OSError as error:
+            with Image.open(path) as photograph:
+                # Phones store pictures as the sensor lay, and say how to turn them.
+                upright = ImageOps.exif_transpose(photograph)
+                photographs[str(path)] = upright.convert("RGB")
+        except (OSError, Image.DecompressionBombError) as error:
             raise ClientError(f"cannot read the image {path}: {error}") from None
     return photographs
 
 
-def preprocess(photographs: list[Any], weights: str, size: int) -> np.ndarray:
-    """Resize, crop and normalise as the weights' authors did."""
-    from torchvision.models import get_model_weights
+def preprocess(photographs: list[Any], size: int) -> np.ndarray:
+    """The middle of each picture: uint8, [batch, size, size, 3]."""
+    from PIL import Image
 
-    default = get_model_weights(weights).DEFAULT
-    transforms = default.transforms()
-    if size != transforms.crop_size[0]:
-        # Another size than the weights' own: keep the proportion of the crop.
-        larger = round(size * transforms.resize_size[0] / transforms.crop_size[0])
-        transforms = default.transforms(crop_size=size, resize_size=larger)
-    return np.stack([transforms(photograph).numpy() for photograph in photographs])
+    batch = []
+    for photograph in photographs:
+        scale = size * RESIZE / min(photograph.size)
+        sides = [max(size, round(scale * side)) for side in photograph.size]
+        smaller = photograph.resize(sides, Image.Resampling.BILINEAR)
+        left, top = ((side - size) // 2 for side in sides)
+        batch.append(np.asarray(smaller.crop((left, top, left + size, top + size))))
+    return np.stack(batch)
 
 
 async def ask(args: argparse.Namespace) -> None:
+    url, protocol = read_url(args.url, args.protocol)
     photographs = load_photographs(args.image)
-    url = args.url or f"127.0.0.1:{PORTS[args.protocol]}"
-    async with Client(url, args.protocol, args.timeout, args.retries) as client:
+    async with Client(url, protocol, args.timeout, args.retries) as client:
         model = await client.describe(args.model)
         if not model.labels:
             raise ClientError(
                 f"'{args.model}' has no labels, so it cannot name a class"
             )
-        size = args.size or model.image_shape[-1]
-        images = preprocess(list(photographs.values()), args.weights, size)
+        images = preprocess(list(photographs.values()), args.size or model.size)
         started = time.perf_counter()
         answers = await client.infer_many(
             model, images, args.requests, args.in_flight, args.top
@@ -284,11 +330,14 @@ async def ask(args: argparse.Namespace) -> None:
         )
 
 
-def positive(kind: type) -> Callable[[str], Any]:
+def at_least(least: float, kind: type) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
-        value = kind(text)
-        if not value > 0:
-            raise argparse.ArgumentTypeError("must be greater than 0")
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is no number from {least} on")
         return value
 
     return parse
@@ -298,9 +347,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--protocol", choices=PORTS, default="http")
     parser.add_argument(
-        "--url", help="HOST:PORT (default: 127.0.0.1, port 8000 or 8001)"
+        "--protocol", choices=PORTS, help="(default: that of --url, or http)"
+    )
+    parser.add_argument(
+        "--url",
+        help="HOST:PORT, or http:// or grpc:// before it "
+        "(default: 127.0.0.1, port 8000 or 8001)",
     )
     parser.add_argument("--model", default="resnet50", help="(default: %(default)s)")
     parser.add_argument(
@@ -311,42 +364,36 @@ def main() -> int:
         help="a photograph; may be given again (default: two that scikit-learn ships)",
     )
     parser.add_argument(
-        "--weights",
-        default="resnet50",
-        choices=("resnet18", "resnet50"),
-        help="prepare images as for these weights (default: %(default)s)",
-    )
-    parser.add_argument(
         "--size",
-        type=positive(int),
+        type=at_least(1, int),
         metavar="PIXELS",
         help="height and width to send (default: what the model takes)",
     )
-    parser.add_argument("--top", type=positive(int), default=5, metavar="N")
+    parser.add_argument("--top", type=at_least(1, int), default=5, metavar="N")
     parser.add_argument(
         "--requests",
-        type=positive(int),
+        type=at_least(1, int),
         default=1,
         metavar="N",
         help="requests to send",
     )
     parser.add_argument(
         "--in-flight",
-        type=positive(int),
+        type=at_least(1, int),
         default=8,
         metavar="N",
         help="requests under way at a time (default: 8)",
     )
     parser.add_argument(
         "--timeout",
-        type=positive(float),
+        type=at_least(0.001, float),
         default=10,
         metavar="S",
         help="longest wait for one answer (default: 10)",
     )
     parser.add_argument(
         "--retries",
-        type=int,
+        type=at_least(0, int),
         default=2,
         metavar="N",
         help="more tries after a failed connection (default: 2)",

@@ -202,7 +202,9 @@ print("Parts of the compiled model:", [part for part, _ in compiled.named_childr
 # The engine alone is measured with the code that all pages share.
 
 # The ruler: the same code measures on every page; how_we_measure explains it.
+import contextlib
 import gc
+import io
 import os
 import tempfile
 import time
@@ -409,7 +411,8 @@ def measure(backend, build, reference, inputs, fresh, tolerance):
     start = time.perf_counter()
     run = build()
     built = time.perf_counter()
-    run(*inputs)
+    with contextlib.redirect_stderr(io.StringIO()):  # what max-autotune tries
+        run(*inputs)
     torch.cuda.synchronize()
     called = time.perf_counter()
 
@@ -488,22 +491,26 @@ def in_turns(calls, rounds=15):
 def plot_ready(table):
     """Seconds until ready against latency, one panel a shape, in CUDA graphs."""
     graphs = table[table.backend.str.endswith(", CUDA graph")]
+    names = list(graphs.backend.str.removesuffix(", CUDA graph").unique())
     shapes = list(graphs["shape"].unique())[:4]
     size = (7, 3.4)
     figure, axes = plt.subplots(1, len(shapes), figsize=size, squeeze=False)
+    entries = {}
     for axis, shape in zip(axes[0], shapes):
         here = graphs[graphs["shape"] == shape]
-        for index, row in enumerate(here.itertuples()):
+        for row in here.itertuples():
+            name = row.backend.removesuffix(", CUDA graph")
+            look = names.index(name)
             ready = max(row.compile_s + row.first_call_s, 0.1)
-            label = row.backend.removesuffix(", CUDA graph")
-            axis.plot(ready, row.latency_ms, "osD^v<>P"[index % 8], label=label, ms=8)
+            marker = {"color": f"C{look}", "marker": "osD^v<>P"[look % 8], "ms": 8}
+            entries[name] = axis.plot(ready, row.latency_ms, ls="", **marker)[0]
         top = 1.15 * here.latency_ms.max()
         axis.set(xscale="log", title=shape, xlim=(0.05, 500), ylim=(0, top))
         axis.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
     figure.supxlabel("seconds until ready")
     axes[0][0].set_ylabel("latency in ms")
-    entries = axes[0][0].get_legend_handles_labels()
-    figure.legend(*entries, loc="outside upper center", ncols=3, frameon=False)
+    place = {"loc": "outside upper center", "ncols": 2, "frameon": False}
+    figure.legend(entries.values(), entries.keys(), **place)
     figure.set_layout_engine("constrained")
     plt.show()
 
@@ -629,7 +636,6 @@ MODEL_PY += '''
         torch.set_num_threads(1)
         for size in self.sizes:
             self.program(self.gathered[:size].to(self.device, self.dtype))
-
 '''
 
 # %%
@@ -906,7 +912,7 @@ def start_server(seconds=300):
     while not is_ready(urls["http"]):
         if server.poll() is not None or time.monotonic() > deadline:
             server.kill()
-            raise RuntimeError(f"The server did not start. {why_not(log)}")
+            raise RuntimeError(f"The server did not start: {why_not(log)} (log: {log})")
         time.sleep(0.2)
     return server, urls, mark
 
@@ -984,38 +990,45 @@ for label, client, kit in (("HTTP", http, triton_http), ("gRPC", grpc, triton_gr
 # ---------------------------
 # ``perf_analyzer`` is Triton's own load generator, a C++ program. It keeps a number of
 # requests in flight, and measures in windows of a second until three in a row agree.
-# It also asks the server for its counters: how long requests waited in the queue, how
-# long their inputs took to the stub, and so on. Together with the stages of
-# ``model.py`` they say where the time goes.
+# The server counts how long requests took, and how long they waited in the queue.
+# Together with the stages of ``model.py`` and the latency that clients see, that says
+# where the time goes. What the server needs besides the queue and ``model.py`` is the
+# way to the stub and back.
 
 for link in ("libb64.so.0d", "libcudart.so.12"):
     (library,) = site.glob(f"*.libs/{link.split('.')[0]}-*")
     (workspace / link).symlink_to(library)
 
 
-def stage_seconds(entry):
-    """What `model.py` has reported so far: seconds of each stage, and requests."""
+def counters(entry):
+    """Seconds that all requests so far have spent on the server, and on what."""
+    found = http.get_inference_statistics(entry)["model_stats"][0]["inference_stats"]
+    seconds = {key: found[key]["ns"] / 1e9 for key in ("success", "queue")}
     page = urllib.request.urlopen(f"http://{urls['metrics']}/metrics", timeout=10)
     pattern = rf'^stage_seconds{{model="{entry}",stage="(.+)"}} (\S+)$'
-    found = re.findall(pattern, page.read().decode(), re.MULTILINE)
-    return pd.Series({stage: float(seconds) for stage, seconds in found})
+    stages = re.findall(pattern, page.read().decode(), re.MULTILINE)
+    seconds |= {stage: float(value) for stage, value in stages}
+    return pd.Series(seconds | {"answered": found["success"]["count"]})
 
 
-def one_row(row, stage):
-    """Milliseconds of the mean request, from the two sources."""
-    inside = stage.drop("requests").sum()
-    client = row["Client Send"] + row["Network+Server Send/Recv"] + row["Client Recv"]
-    hand_over = row["Server Compute Input"] + row["Server Compute Infer"] - inside
+def one_row(row, spent):
+    """What clients saw, and the parts of the mean request in milliseconds."""
+    mean = row["Client Send":"Client Recv"].sum() / 1e3
+    server = 1e3 * spent / spent["answered"]
+    stage = 1e3 * spent / spent["requests"]  # those that model.py has reported
+    to_the_gpu = stage["unpack"] + stage["copy in"]
+    answers = stage["copy out"] + stage["answers"]
+    inside = to_the_gpu + stage["engine"] + answers
     return {
-        "images_per_s": 1e3 * row["Inferences/Second"],
-        "p50_ms": row["p50 latency"],
-        "p99_ms": row["p99 latency"],
-        "client and network": client,
-        "queue": row["Server Queue"],
-        "to the stub and back": hand_over + row["Server Compute Output"],
-        "images to the GPU": stage["unpack"] + stage["copy in"],
+        "images_per_s": row["Inferences/Second"],
+        "p50_ms": row["p50 latency"] / 1e3,
+        "p99_ms": row["p99 latency"] / 1e3,
+        "client and network": mean - server["success"],
+        "queue": server["queue"],
+        "to the stub and back": server["success"] - server["queue"] - inside,
+        "images to the GPU": to_the_gpu,
         "engine": stage["engine"],
-        "answers": stage["copy out"] + stage["answers"],
+        "answers": answers,
     }
 
 
@@ -1031,15 +1044,14 @@ def load_test(entry, in_flight, shared_memory=False):
     command += ["--measurement-interval", "1000", "-s", "50"]
     if shared_memory:
         command += ["--shared-memory", "system", "--output-shared-memory-size", "4000"]
-    before = stage_seconds(entry)
+    before = counters(entry)
     environ = os.environ | {"LD_LIBRARY_PATH": str(workspace)}
     words = {"capture_output": True, "text": True, "cwd": workspace, "env": environ}
     done = subprocess.run(command, **words)
     if done.returncode:
         raise RuntimeError(f"perf_analyzer failed. {done.stdout}{done.stderr}")
-    row = pd.read_csv(workspace / "report.csv").iloc[-1] / 1e3  # microseconds to ms
-    spent = stage_seconds(entry) - before
-    return one_row(row, 1e3 * spent / spent["requests"])
+    row = pd.read_csv(workspace / "report.csv").iloc[-1]
+    return one_row(row, counters(entry) - before)
 
 
 # %%
