@@ -32,6 +32,8 @@ extensions = [
 exclude_patterns = ["_build", "inventories", "tutorials/*/index.rst"]
 exclude_patterns += ["tutorials/**/README.md"]
 nitpicky = True
+# It means the names of scripts, and looks at the checkout's path as well.
+suppress_warnings = ["sphinx_gallery.space_in_filename"]
 
 sphinx_gallery_conf = {
     "examples_dirs": str(ROOT / "examples"),

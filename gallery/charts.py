@@ -43,7 +43,7 @@ def speedups(rows: pd.DataFrame) -> tuple[bytes, str]:
         axes.scatter(best.speedup, places, color=colors, s=36, zorder=3)
         axes.axvline(1, color=GRAY, linewidth=1)
         axes.set_yticks(places, names)
-        axes.margins(x=0.12, y=0.4 / max(1, len(best)))
+        axes.margins(x=0.2, y=0.4 / max(1, len(best)))
         for place, value in zip(places, best.speedup):
             side = 1 if value > 1 else -1
             axes.annotate(
@@ -105,7 +105,7 @@ def ready_against_latency(rows: pd.DataFrame) -> tuple[bytes, str]:
     told = ", ".join(
         f"{name} {value:.0f} s" for name, value in medians_of(rows).items()
     )
-    return data, f"Median time until a model is ready, measured once each: {told}."
+    return data, f"Median time until a model is ready, measured once each: {told or 'none'}."
 
 
 def _plain_ticks(axes: Axes, which: str) -> None:

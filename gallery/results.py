@@ -76,7 +76,7 @@ def summary() -> dict[str, list[str]]:
 @lru_cache(maxsize=1)
 def _summary(tutorials: tuple[Tutorial, ...]) -> dict[str, list[str]]:
     rows = all_rows(list(tutorials))
-    if rows.empty:
+    if rows.empty or best_tensorrt(rows).empty:
         return {}
     best = best_tensorrt(rows).sort_values("speedup")
     found = {
@@ -112,7 +112,7 @@ class GalleryChart(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
         rows = all_rows(measured())
-        if rows.empty:
+        if rows.empty or best_tensorrt(rows).empty:
             return []
         from gallery import charts  # to import matplotlib takes long
 
@@ -130,7 +130,7 @@ class GalleryCases(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         rows = all_rows(measured())
-        if rows.empty:
+        if rows.empty or best_tensorrt(rows).empty:
             return [nodes.paragraph("", NOTHING)]
         pages = {tutorial.name: tutorial.docname for tutorial in measured()}
         uri = self.env.app.builder.get_relative_uri
