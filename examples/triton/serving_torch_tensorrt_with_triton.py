@@ -995,10 +995,6 @@ for label, client, kit in (("HTTP", http, triton_http), ("gRPC", grpc, triton_gr
 # where the time goes. What the server needs besides the queue and ``model.py`` is the
 # way to the stub and back.
 
-for link in ("libb64.so.0d", "libcudart.so.12"):
-    (library,) = site.glob(f"*.libs/{link.split('.')[0]}-*")
-    (workspace / link).symlink_to(library)
-
 
 def counters(entry):
     """Seconds that all requests so far have spent on the server, and on what."""
@@ -1035,6 +1031,12 @@ def one_row(row, spent):
 # %%
 # With shared memory, client and server exchange addresses in place of images. That
 # works where both are on one machine.
+
+
+# The load generator looks for two libraries under other names than their own.
+for link in ("libb64.so.0d", "libcudart.so.12"):
+    (library,) = site.glob(f"*.libs/{link.split('.')[0]}-*")
+    (workspace / link).symlink_to(library)
 
 
 def load_test(entry, in_flight, shared_memory=False):
