@@ -22,6 +22,9 @@ from gallery.script import read_script
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# The tests are those of a machine without a GPU, also where there is one.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 TINY = '''"""
 A tiny tutorial
 ===============

@@ -5,7 +5,9 @@ import pytest
 from gallery.benchmarks import GROUP, benchmark
 from gallery.engines import load_engine_report
 from gallery.outputs import show
-from gallery.paths import ENGINES, RECORDINGS
+from gallery.paths import ALL_RECORDINGS, ENGINES
+from gallery.provenance import machine_name
+from gallery.recording import load_recording
 from gallery.script import find_scripts, read_script
 from gallery.tutorial import load_tutorial
 
@@ -22,6 +24,10 @@ def test_recording_is_whole_current_and_small(name):
         pytest.skip(f"{name} has not been recorded on a GPU yet; its page says so")
     assert not tutorial.is_stale, (
         f"The code of {name} has changed since it was recorded. "
+        f"Record it again on a GPU: nox -s gallery -- {name}"
+    )
+    assert not recording.other_versions(), (
+        f"{name} was recorded with {', '.join(recording.other_versions())}. "
         f"Record it again on a GPU: nox -s gallery -- {name}"
     )
     assert recording.path.stat().st_size < MAX_RECORDING
@@ -54,6 +60,12 @@ def test_engine_report_is_current(name):
     )
 
 
+def test_recordings_lie_in_the_folder_of_their_machine():
+    for path in ALL_RECORDINGS.glob("*/*.ipynb"):
+        facts = load_recording(path.stem, path.parent).provenance
+        assert machine_name(facts["gpu"], facts["tensorrt_flavor"]) == path.parent.name
+
+
 def test_nothing_is_left_of_tutorials_that_are_gone():
-    kept = [*RECORDINGS.glob("*.ipynb"), *ENGINES.glob("*.json")]
+    kept = [*ALL_RECORDINGS.glob("*/*.ipynb"), *ENGINES.glob("*.json")]
     assert {path.stem for path in kept} <= set(NAMES)
