@@ -105,7 +105,7 @@ def ready_against_latency(rows: pd.DataFrame) -> tuple[bytes, str]:
     told = ", ".join(
         f"{name} {value:.0f} s" for name, value in medians_of(rows).items()
     )
-    return data, f"Median time until a model is ready, measured once each: {told or 'none'}."
+    return data, f"Median time until a model is ready, measured once: {told or 'none'}."
 
 
 def _plain_ticks(axes: Axes, which: str) -> None:

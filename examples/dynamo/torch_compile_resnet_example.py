@@ -1044,8 +1044,8 @@ print(f"largest_difference = {difference:.1e}")
 #   :recorded:`engines_of_the_typo`, and its answers were right.
 #
 # Further reading: `torch.compile with Torch-TensorRT
-# <https://docs.pytorch.org/TensorRT/user_guide/torch_compile.html>`_, `dynamic shapes
-# in Torch-TensorRT
+# <https://docs.pytorch.org/TensorRT/user_guide/compilation/torch_compile.html>`_,
+# `dynamic shapes in Torch-TensorRT
 # <https://docs.pytorch.org/TensorRT/user_guide/dynamic_shapes.html>`_ and `CUDA graphs
 # in PyTorch <https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs>`_.
 

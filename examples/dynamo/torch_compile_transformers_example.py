@@ -1164,6 +1164,6 @@ with torch_tensorrt.runtime.enable_cudagraphs(engine, **strategy) as recorded:
 #   :recorded:`own_float16`.
 #
 # More about the backend: `torch.compile with TensorRT
-# <https://docs.pytorch.org/TensorRT/dynamo/torch_compile.html>`_.
+# <https://docs.pytorch.org/TensorRT/user_guide/compilation/torch_compile.html>`_.
 
 # sphinx_gallery_tags = ["torch.compile", "language", "CUDA graphs", "benchmark"]
