@@ -45,7 +45,8 @@ def run(words: argparse.Namespace) -> int:
     if not machine.gpus:
         say(
             "No GPU is used: each tutorial runs on the CPU and builds real engines "
-            "ahead of time. Recordings stay as they are."
+            "ahead of time. Recordings stay as they are; who has no GPU records with "
+            "the workflow .github/workflows/record.yml."
         )
         limit = _limit(words, CPU_TIME_LIMIT_S)
         jobs = [Job("cpu", script.name, limit) for script in wanted]

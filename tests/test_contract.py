@@ -14,7 +14,7 @@ from gallery.contract import problems
 from gallery.contract.installed import OPTIONS
 from gallery.script import find_scripts, read_script
 from gallery.write_ruler import MARKER, with_ruler
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_gallery
 
 # A tutorial that teaches a tool: it measures nothing and compiles nothing.
 GOOD = '''"""
@@ -872,16 +872,6 @@ def test_messages_read_as_they_are_written_down():
     assert spoken() == SPOKEN.read_text()
 
 
-def _gallery(*words: str, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "gallery", *words],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
 def test_the_command_tells_everything_at_once_and_needs_no_stack(project, tiny):
     good = project / "examples/dynamo/good.py"
     good.write_text(GOOD)
@@ -889,16 +879,16 @@ def test_the_command_tells_everything_at_once_and_needs_no_stack(project, tiny):
     # Whatever is installed: torch and torch_tensorrt cannot be imported here.
     for name in ("torch", "torch_tensorrt", "tensorrt"):
         (project / f"{name}.py").write_text("raise ImportError('not in this test')")
-    done = _gallery("check", "good", cwd=project)
+    done = run_gallery(project, "check", "good")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "1 tutorial checked: no problems.\n"
-    done = _gallery("check", cwd=project)
+    done = run_gallery(project, "check")
     assert done.returncode == 1
     lines = done.stderr.splitlines()
     assert lines[0].startswith("examples/dynamo/broken.py:1: broken.py is not valid")
     assert any(line.startswith("examples/dynamo/tiny.py:1: ") for line in lines)
     assert lines[-1] == f"3 tutorials checked: {len(lines) - 1} to mend."
-    done = _gallery("check", "goood", cwd=project)
+    done = run_gallery(project, "check", "goood")
     assert done.returncode == 1
     assert "Did you mean good?" in done.stdout + done.stderr
 
