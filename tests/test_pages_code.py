@@ -170,3 +170,11 @@ def test_its_other_messages_stand_in_the_librarys_sources():
     ):
         assert message in words
         assert message in page
+
+
+def test_the_check_of_an_installation_runs(tmp_path):
+    [code] = blocks("installation.rst", "python")
+    without_gpu = code[: code.index('print("GPU:"')]
+    printed = run(without_gpu, tmp_path)
+    assert "Torch-TensorRT 2." in printed
+    assert "TensorRT-RTX: True" in printed
