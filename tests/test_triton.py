@@ -7,6 +7,7 @@ start it. The model is a ResNet-18 with random weights and small images.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -66,8 +68,17 @@ client = load_client()
 
 
 def run_client(*words: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, TRITON / "client.py", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    """What the program does with these words; in this process, which is faster."""
+    out, err = io.StringIO(), io.StringIO()
+    arguments = ["client.py", *map(str, words)]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
+        patch.setattr(sys, "argv", arguments)
+        with redirect_stderr(err):
+            try:
+                code = client.main()
+            except SystemExit as stop:
+                code = stop.code
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 30) -> object:
@@ -163,10 +174,26 @@ def server(page):
     running.end()
 
 
+def elsewhere(page: dict, folder: Path) -> dict:
+    """The tutorial with another workspace: the same server, other models."""
+    (folder / "models").mkdir()
+    start = (page["workspace"] / "start.sh").read_text()
+    models = f"{page['workspace']}/models"
+    (folder / "start.sh").write_text(start.replace(models, f"{folder}/models"))
+    return run_cells(dict(page, workspace=folder), "CONFIG = ", "def start_server(")
+
+
+def with_one_model(page: dict, folder: Path) -> dict:
+    there = elsewhere(page, folder)
+    model = page["workspace"] / "models" / "resnet18"
+    (folder / "models" / "resnet18").symlink_to(model)
+    return there
+
+
 @pytest.fixture
-def own_server(page):
+def own_server(page, tmp_path):
     """A server that the test may kill."""
-    running = Running(page)
+    running = Running(with_one_model(page, tmp_path))
     yield running
     running.process.kill()
     for pid in running.stubs():
@@ -411,19 +438,32 @@ def test_a_batch_that_is_too_large_is_refused(server, protocol):
         ask(server, protocol, lambda c, model: c.infer(model, images(MAX_BATCH + 1)))
 
 
-def test_a_model_that_does_not_load_is_told(page, tmp_path):
-    broken = dict(page, workspace=tmp_path)
-    run_cells(broken, "CONFIG = ", "def start_server(")
+def test_a_model_that_does_not_load_is_told_with_the_reason(page, tmp_path):
+    broken = elsewhere(page, tmp_path)
     program = tmp_path / "eager.pt2"
     program.touch()
     broken["write_entry"]("broken", program)
-    start = (page["workspace"] / "start.sh").read_text()
-    start = start.replace(f"{page['workspace']}/models", f"{tmp_path}/models")
-    (tmp_path / "start.sh").write_text(start)
-    with pytest.raises(RuntimeError, match="The server did not start") as failed:
+    config = tmp_path / "models" / "broken" / "config.pbtxt"
+    config.write_text(config.read_text().replace('"python"', '"pithon"'))
+    with pytest.raises(RuntimeError) as failed:
         broken["start_server"](60)
-    assert len(str(failed.value).splitlines()) == 1
-    assert str(tmp_path / "server.log") in str(failed.value)
+    message = str(failed.value)
+    assert message.startswith("The server did not start: failed to load 'broken'")
+    assert "unable to find backend library for backend 'pithon'" in message
+    assert f"(log: {tmp_path / 'server.log'})" in message
+    assert len(message.splitlines()) == 1
+
+
+def test_a_traceback_in_the_log_is_told_by_its_error(page, tmp_path):
+    log = tmp_path / "log"
+    log.write_text(
+        """E1125 16:01:37 4601 model.cc:642] "failed to load 'broken' version \
+1: Internal: BadZipFile: File is not a zip file\\n\\nAt:\\n  zipfile.py(1369): _Real\\n"
+error: creating server: Internal - failed to load all models
+"""
+    )
+    reason = "version 1: Internal: BadZipFile: File is not a zip file"
+    assert page["why_not"](log) == f"failed to load 'broken' {reason}"
 
 
 # ------------------------------------------------------------------------ client.py
@@ -431,8 +471,10 @@ def test_a_model_that_does_not_load_is_told(page, tmp_path):
 
 @PROTOCOLS
 def test_client_names_two_photographs(server, protocol):
-    words = ["--protocol", protocol, "--url", server.urls[protocol]]
-    done = run_client(*words, "--model", "resnet18", "--top", 2, "--requests", 4)
+    command = [sys.executable, TRITON / "client.py", "--model", "resnet18"]
+    command += ["--protocol", protocol, "--url", server.urls[protocol]]
+    command += ["--top", "2", "--requests", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line for line in lines if not line.startswith(" ")][:2] == [
@@ -564,21 +606,25 @@ def test_a_slow_server_is_told_and_not_asked_again(server, protocol):
 # --------------------------------------------------------------------------- the end
 
 
-@PROTOCOLS
-def test_a_server_killed_in_mid_request(own_server, protocol):
-    async def ask_the_killed(connected, model):
-        # Seconds of work, so that requests are certainly under way.
-        work = connected.infer_many(model, images(MAX_BATCH), count=300, in_flight=30)
-        requests = asyncio.create_task(work)
-        await asyncio.sleep(0.5)
-        assert not requests.done()
-        own_server.process.kill()
-        await requests
+def test_a_server_killed_in_mid_request(own_server):
+    async def work(protocol):
+        url = own_server.urls[protocol]
+        async with client.Client(url, protocol, timeout=20) as connected:
+            model = await connected.describe("resnet18")
+            # Seconds of work, so that requests are certainly under way.
+            await connected.infer_many(model, images(MAX_BATCH), 300, in_flight=30)
 
-    with pytest.raises(client.ServerGoneError) as gone:
-        ask(own_server, protocol, ask_the_killed, timeout=20)
-    assert "the connection was lost before the answer came" in str(gone.value)
-    assert "Was it stopped" in str(gone.value)
+    async def go():
+        requests = [asyncio.create_task(work(protocol)) for protocol in client.PORTS]
+        await asyncio.sleep(1)
+        assert not any(request.done() for request in requests)
+        own_server.process.kill()
+        return await asyncio.gather(*requests, return_exceptions=True)
+
+    for gone in asyncio.run(go()):
+        assert isinstance(gone, client.ServerGoneError)
+        assert "the connection was lost before the answer came" in str(gone)
+        assert "Was it stopped" in str(gone)
 
 
 def test_a_model_process_that_died_is_told(own_server):
@@ -592,13 +638,14 @@ def test_a_model_process_that_died_is_told(own_server):
     ask(own_server, "http", ask_the_dead)
 
 
-def test_the_server_ends_with_the_notebook(page):
+def test_the_server_ends_with_the_notebook(page, tmp_path):
     """A process that runs the tutorial's cells is killed outright."""
+    with_one_model(page, tmp_path)
     code = "\n".join(cell for cell in CELLS if any(mark in cell for mark in START))
     before = f"""
 import re, subprocess
 from pathlib import Path
-workspace = Path({str(page["workspace"])!r})
+workspace = Path({str(tmp_path)!r})
 """
     after = """
 print(start_server(120)[0].pid, flush=True)

@@ -882,10 +882,10 @@ def is_ready(url):
 
 
 def why_not(log):
-    """The line of the server's log that says what failed."""
-    lines = log.read_text(errors="replace").splitlines() or ["It said nothing."]
-    failed = [line for line in lines if re.search("error|failed", line, re.I)]
-    return (failed or lines)[-1]
+    """Why a model was not loaded, by the server's log; else the log's last line."""
+    text = log.read_text(errors="replace")
+    failed = re.findall(r'"(failed to load .+? version .+?)(?:\\n|"$)', text, re.M)
+    return (failed or text.splitlines() or ["it said nothing"])[-1]
 
 
 # %%
