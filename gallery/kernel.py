@@ -153,6 +153,10 @@ def run_notebook(
         resources={"metadata": {"path": str(workspace.work)}},
         allow_errors=False,
         record_timing=False,
+        # A busy machine takes its time; by default late output is dropped in silence.
+        startup_timeout=300,
+        iopub_timeout=60,
+        raise_on_iopub_timeout=True,
         # The workspace ends what the kernel leaves behind.
         shutdown_kernel="immediate",
     )
@@ -197,6 +201,7 @@ def run_notebook(
             raise fail(f"the kernel did not start: {error}") from None
 
     for number, cell in enumerate(code_cells, 1):
+        cell.outputs = _joined(cell.outputs)
         if cell.get("execution_count") is not None:
             cell["execution_count"] = number
     notebook.metadata = whole.metadata
@@ -215,6 +220,20 @@ def keep_failed(name: str, notebook: nbformat.NotebookNode) -> Path:
     path = FAILED / f"{name}.ipynb"
     nbformat.write(notebook, path)
     return path
+
+
+def _joined(outputs: list) -> list:
+    """Outputs with text that was printed in a row as one: its parts depend on time."""
+    joined = []
+    for out in outputs:
+        last = joined[-1] if joined else {}
+        if out.output_type == last.get("output_type") == "stream" and (
+            out.name == last["name"]
+        ):
+            last["text"] += out.text
+        else:
+            joined.append(out)
+    return joined
 
 
 def _hidden_cell(called: str) -> nbformat.NotebookNode:

@@ -45,25 +45,40 @@ def differences(alone: list[dict], beside: list[dict]) -> list[dict]:
 
 
 def measure_beside(job: Job, other: Job, slots: list[Slot], watch) -> list[Outcome]:
-    """Run a job alone, then again while the other one runs, anew as often as needed."""
-    batch = Batch(slots[:1], watch)
-    outcomes = [batch.run([job])[job.name]]
-    if outcomes[0].failure:
-        return outcomes
-    company = Batch(slots[1:2], watch)
+    """Run a job alone, then again while the other one runs, anew as often as needed.
+
+    Raises
+    ------
+    GalleryError
+        If a run fails.
+    """
+    batch, company = Batch(slots[:1], watch), Batch(slots[1:2], watch)
+    outcomes = [_good(batch.run([job])[job.name])]
+    failures = []
 
     def keep_busy() -> None:
-        while not company.stopped and not company.run_one(other, slots[1]).failure:
-            pass
+        while not company.stopped:
+            outcome = company.run_one(other, slots[1])
+            if outcome.failure and not company.stopped:
+                failures.append(outcome)
+                return
 
     thread = threading.Thread(target=keep_busy, daemon=True)
     thread.start()
     try:
-        outcomes.append(batch.run([job])[job.name])
+        outcomes.append(_good(batch.run([job])[job.name]))
     finally:
         company.stop()
         thread.join()
+    for outcome in failures:  # then it did not run beside another
+        _good(outcome)
     return outcomes
+
+
+def _good(outcome: Outcome) -> Outcome:
+    if outcome.failure:
+        raise GalleryError(outcome.failure)
+    return outcome
 
 
 def table(rows: list[dict]) -> Table:

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from gallery.batch import Job, Slot, longest_first, slots_for
+from gallery.batch import Batch, Job, Outcome, Slot, longest_first, slots_for
 from gallery.display import console, say
+from gallery.errors import GalleryError
 from gallery.janitor import processes_of
 from gallery.machine import Gpu, Machine
 from gallery.recording import load_recording, recording_path, save_recording
 from gallery.script import read_script
 from gallery.status import Row, table
-from gallery.steady import benchmark_rows, differences
+from gallery.steady import benchmark_rows, differences, measure_beside
 from tests.conftest import ROOT, TEST_GPU, recordings, run_gallery
 
 FOLDER = "test-gpu-rtx"
@@ -242,6 +243,18 @@ def test_a_tutorial_beside_another_is_compared_with_itself_alone(project, gpus):
     gpus.set_gpus(TEST_GPU)
     done = run_gallery(project, *words, env=gpus.environment())
     assert done.returncode == 1 and "Two free GPUs are needed" in done.stdout
+
+
+def test_what_does_not_run_is_no_company(monkeypatch):
+    class Fails(Batch):
+        def run_one(self, job, slot):
+            return Outcome({"rows": []}, "it fails" if job.name == "other" else "", 1.0)
+
+    monkeypatch.setattr("gallery.steady.Batch", Fails)
+    slots = [Slot("GPU 0", "0", (0,)), Slot("GPU 1", "1", (1,))]
+    jobs = [Job("measure", name, 60) for name in ("tiny", "other")]
+    with pytest.raises(GalleryError, match="it fails"):
+        measure_beside(*jobs, slots, lambda job, slot, event: None)
 
 
 def test_only_rows_with_a_cuda_graph_are_compared():

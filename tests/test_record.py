@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -57,6 +58,9 @@ CELLS = {
     "late": (
         "import sys\nget_ipython().events.register(\n"
         "    'post_run_cell', lambda result: print('late words', file=sys.stderr))"
+    ),
+    "in parts": (
+        "import time\nfor part in 'abc':\n    print(part, flush=True); time.sleep(0.3)"
     ),
     "last": "Path('later').exists()",
 }
@@ -125,6 +129,11 @@ def test_what_is_no_picture_does_not_lose_the_run(odd):
 
 def test_a_tutorial_with_two_models_tells_the_weights_of_both(odd):
     assert odd["weights"] == "pretrained"
+
+
+def test_text_printed_in_a_row_is_one_output(odd):
+    printed = [out.text for out in odd["in parts"] if out.name == "stdout"]
+    assert printed == ["a\nb\nc\n"]
 
 
 def test_words_that_come_late_do_not_lose_the_run(odd):
@@ -545,14 +554,20 @@ def test_a_failure_names_the_line_and_leaves_the_old_recording(
         assert "so far, so good" in (failed_runs / "tiny.ipynb").read_text()
 
 
-def test_the_limit_is_the_tutorials_not_a_cells(tiny, gpus, tmp_path):
-    pause = "import time; time.sleep(2.5)"
-    tiny.write_text(tiny.read_text().replace("import pandas as pd", pause))
-    script = _with_cell(tiny, pause)
-    with pytest.raises(
-        TutorialError, match="cell 2 of 3.*longer than the limit of 4 s"
-    ):
-        record(script, folder=tmp_path / "out", timeout=4)
+def test_the_limit_is_the_tutorials_not_a_cells(tiny, gpus, tmp_path, monkeypatch):
+    tiny.write_text(tiny.read_text().replace("import pandas as pd", "time.sleep(60)"))
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(
+        "gallery.kernel.time", SimpleNamespace(monotonic=lambda: clock.now)
+    )
+
+    def progress(cell, cells):  # the first cell takes all but a second
+        clock.now = 599.0 if cell == 2 else 0.0
+
+    with pytest.raises(TutorialError, match="cell 2 of 3.*than the limit of 600 s"):
+        record(
+            read_script(tiny), folder=tmp_path / "out", timeout=600, progress=progress
+        )
 
 
 def test_what_a_failed_run_left_goes_with_the_next_good_one(
