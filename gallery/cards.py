@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from html import escape
 
@@ -11,7 +10,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from gallery.learning_path import LEVELS, Section, learning_path, reading_minutes
 from gallery.paths import ROOT
-from gallery.plain import plain
+from gallery.plain import plain, rst_escaped
 from gallery.tutorial import Tutorial
 
 PATH_FILE = ROOT / "docs" / "path.toml"
@@ -27,11 +26,6 @@ def index_page(header: str) -> str:
         options = f"   :hidden:\n   :caption: {section.title}\n"
         parts.append(f".. toctree::\n{options}\n" + "\n".join(names))
     return "\n\n".join(parts) + "\n"
-
-
-def rst_escaped(text: str) -> str:
-    """Plain words as reStructuredText that means just these."""
-    return re.sub(r"([\\`*_|<>:])", r"\\\1", text)
 
 
 class GalleryCards(SphinxDirective):

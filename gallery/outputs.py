@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from textwrap import indent
 
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from markdown_it import MarkdownIt
 
 from gallery.benchmarks import DATA_MIME, read_benchmark
 from gallery.errors import GalleryError
-from gallery.tables import table_html
+from gallery.tables import table_html, tidy_table
 from gallery.terminal import last_state
 from gallery.tutorial import Tutorial
 
@@ -127,7 +128,7 @@ def _cell(
             parts.append(_picture(tutorial, shown, out, kind, alt))
             pictures += 1
         else:
-            parts.append(_html(_as_html(out, kind)))
+            parts.append(".. raw:: html\n\n" + indent(_as_html(out, kind), "    "))
     flush()
     if pictures < len(sentences) and outputs:
         raise GalleryError(
@@ -178,14 +179,28 @@ def _as_html(out: dict, kind: str) -> str:
         frame = read_benchmark(out["data"][DATA_MIME])
         if frame is not None:
             return table_html(frame)
-    if kind == "text/markdown":
-        return _markdown.render(data)
-    if kind == "text/latex":
-        return f"<p>{tex2mathml(data.strip().strip('$'), as_block=False)}</p>"
-    return data
-
-
-def _html(html: str) -> str:
+        data = tidy_table(data, out["data"][DATA_MIME])
+    elif kind == "text/markdown":
+        data = _markdown.render(data)
+    elif kind == "text/latex":
+        data = _formula(data)
+    # The classes by which themes know a notebook's output.
     classes = "output_subarea output_html rendered_html output_result"
-    block = f'<div class="{classes}">\n{html}\n</div>'
-    return ".. raw:: html\n\n" + indent(block, "    ")
+    return f'<div class="{classes}">\n{data}\n</div>'
+
+
+def _formula(text: str) -> str:
+    """LaTeX as MathML, which browsers show without a script.
+
+    Raises
+    ------
+    GalleryError
+        If it is more than one formula, or has commands that are not known.
+    """
+    formula = re.fullmatch(r"\s*\$\$?([^$]+)\$\$?\s*", text)
+    try:
+        return f"<p>{tex2mathml(formula[1], as_block=False)}</p>"
+    except (MathError, TypeError):
+        raise GalleryError(
+            f"a page shows LaTeX as one formula between $ signs, not {text!r}."
+        ) from None

@@ -28,3 +28,8 @@ def plain(paragraph: str, document: str = "") -> str:
     for pattern, replacement in PATTERNS:
         paragraph = pattern.sub(replacement, paragraph)
     return " ".join(paragraph.split())
+
+
+def rst_escaped(text: str) -> str:
+    """Plain words as reStructuredText that means just these."""
+    return re.sub(r"([\\`*_|<>:])", r"\\\1", text)

@@ -38,12 +38,12 @@ def replay(page: str, tutorial: Tutorial) -> str:
     code_lines = [block.lineno for block in blocks if block.type == "code"]
     # The pieces: text before the first header, then (line number, text) pairs.
     first, *pieces = BLOCK_HEADER.split(page)
-    page = _with_boxes(tutorial.filled(first), tutorial)
+    page = _with_boxes(tutorial.filled_rst(first), tutorial)
     placed = set()
     for line, text in zip(pieces[::2], pieces[1::2]):
         page += f".. GENERATED FROM PYTHON SOURCE LINES {line}"
         if int(line) not in code_lines:
-            page += tutorial.filled(text)
+            page += tutorial.filled_rst(text)
             continue
         number = code_lines.index(int(line))
         page += _with_outputs(text, cells[number])

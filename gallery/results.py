@@ -19,9 +19,10 @@ from gallery.benchmarks import (
     flavor,
     ready_medians,
 )
-from gallery.cards import PATH_FILE, rst_escaped
+from gallery.cards import PATH_FILE
 from gallery.files import write_if_changed
 from gallery.learning_path import learning_path
+from gallery.plain import rst_escaped
 from gallery.tables import cases_html, table_html
 from gallery.tutorial import Tutorial, all_tutorials
 

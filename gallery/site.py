@@ -21,6 +21,7 @@ from gallery.head import describe, write_sitemap
 from gallery.learning_path import learning_path
 from gallery.outputs import show
 from gallery.paths import EXAMPLES, RECORDINGS
+from gallery.plain import rst_escaped
 from gallery.replay import replay
 from gallery.results import (
     GalleryCases,
@@ -127,7 +128,7 @@ def replay_page(app: Sphinx, docname: str, source: list[str]) -> None:
         page = replay(source[0], load_tutorial(name))
         source[0] = DOWNLOAD.sub(r"\1downloads/\2", page)
     else:
-        source[0] = fill(source[0], value_elsewhere)
+        source[0] = fill(source[0], lambda name: rst_escaped(value_elsewhere(name)))
 
 
 def marks(app: Sphinx, pages: set[str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from html import escape
 
 import pandas as pd
@@ -53,7 +54,7 @@ def table_html(frame: pd.DataFrame, link: str | None = None) -> str:
         bodies += f"<tbody>{rows}</tbody>\n"
     caption = _words(frame, same)
     return (
-        '<div class="benchmark"><table class="table benchmark">'
+        '<div class="benchmark" tabindex="0"><table class="table benchmark">'
         + (f"<caption>{caption}</caption>" if caption else "")
         + f"<thead><tr>{head}</tr></thead>\n{bodies}</table></div>"
     )
@@ -80,7 +81,7 @@ def cases_html(frame: pd.DataFrame, links: dict[str, str]) -> str:
         rows += f"<tr{' class=best' if case.speedup > 1 else ''}>{row}</tr>\n"
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
     return (
-        '<div class="benchmark"><table class="table benchmark">'
+        '<div class="benchmark" tabindex="0"><table class="table benchmark">'
         f"<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
     )
 
@@ -90,6 +91,15 @@ def _digits(column: pd.Series) -> list[str]:
     return [
         numbers(pd.Series([value]), places(pd.Series([value])))[0] for value in column
     ]
+
+
+def tidy_table(html: str, resource: dict) -> str:
+    """pandas' own HTML of a table without its row numbers, and dashes for NaN."""
+    html = re.sub(r"<td>(NaN|None|NaT)</td>", f"<td>{DASH}</td>", html)
+    numbers = [row.get("index") for row in resource["data"]]
+    if numbers and numbers == list(range(len(numbers))):
+        html = re.sub(r"(<tr[^>]*>\s*)<th>\d*</th>\s*", r"\1", html)
+    return html
 
 
 def _words(frame: pd.DataFrame, keys: list[str]) -> str:

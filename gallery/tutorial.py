@@ -13,6 +13,7 @@ from sphinx_gallery import py_source_parser
 from gallery.engines import EngineReport, load_engine_report
 from gallery.errors import GalleryError
 from gallery.paths import ALL_RECORDINGS, ENGINES, RECORDINGS
+from gallery.plain import rst_escaped
 from gallery.recording import Recording, load_recording, recording_path
 from gallery.script import Script, find_scripts, read_script
 from gallery.values import fill, look_up, names_quoted, printed_values
@@ -85,6 +86,10 @@ class Tutorial:
     def filled(self, text: str) -> str:
         """The text with its recorded values."""
         return fill(text, self.value)
+
+    def filled_rst(self, text: str) -> str:
+        """The same where the values stand in reStructuredText."""
+        return fill(text, lambda name: rst_escaped(self.value(name)))
 
     @cached_property
     def description(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nbformat
@@ -45,9 +46,7 @@ def display(**data: str) -> nbformat.NotebookNode:
 
 
 def table(frame: pd.DataFrame) -> nbformat.NotebookNode:
-    fields = [{"name": name} for name in frame.columns]
-    records = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    resource = {"schema": {"fields": fields}, "data": records}
+    resource = json.loads(frame.to_json(orient="table"))
     data = {"text/html": frame.to_html(), "text/plain": "...", DATA_MIME: resource}
     return nbformat.v4.new_output("display_data", data=data)
 

@@ -3,6 +3,7 @@
 import base64
 import re
 
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -11,7 +12,7 @@ from gallery.files import chosen, notebook_bytes, with_outputs, write_thumbnail
 from gallery.outputs import show
 from gallery.replay import replay
 from gallery.write_ruler import MARKER
-from tests.made import PNG, changed, display, made, stream
+from tests.made import PNG, changed, display, made, stream, table
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"/>'
 ONE_CELL = "# %%\n# How fast\n# --------\n# Text.\nprint(1)\n"
@@ -58,6 +59,22 @@ def test_a_kind_that_pages_cannot_show_fails_with_script_and_line(tmp_path):
     message = r"made\.py, line \d+: .*cannot show.*application/json"
     with pytest.raises(GalleryError, match=message):
         show(made(tmp_path, ONE_CELL, [output]))
+
+
+def test_latex_that_is_no_formula_fails(tmp_path):
+    output = display(text_latex="see $x$ and $y$")
+    with pytest.raises(GalleryError, match="one formula between"):
+        show(made(tmp_path, ONE_CELL, [output]))
+
+
+def test_other_tables_have_no_row_numbers_and_no_nan(tmp_path):
+    frame = pd.DataFrame({"way": ["a", "b"], "s": [1.5, None]})
+    numbered = rst(made(tmp_path, ONE_CELL, [table(frame)], name="numbered"))
+    assert "<td>a</td>" in numbered
+    assert "<th>0</th>" not in numbered
+    assert "NaN" not in numbered
+    named = rst(made(tmp_path, ONE_CELL, [table(frame.set_index("way"))], name="named"))
+    assert "<th>a</th>" in named
 
 
 def test_printed_text_is_no_markup_and_keeps_its_indentation(tmp_path):

@@ -33,6 +33,13 @@ def test_notebooks_quote_it_too(tutorial):
     assert any("And 1.13 times." in text for text in prose)
 
 
+def test_a_value_is_words_and_no_markup(tmp_path):
+    tutorial = made(
+        tmp_path, PROSE, [stream("build_s = a_ *b\n")], [stream("faster = 1")]
+    )
+    assert tutorial.filled_rst(":recorded:`build_s`") == r"a\_ \*b"
+
+
 def test_a_withdrawn_value_is_told(tutorial):
     stale = changed(tutorial, '"faster ="', '"faster  ="')
     assert stale.value("build_s") == "24"
