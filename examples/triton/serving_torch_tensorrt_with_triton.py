@@ -1099,14 +1099,16 @@ axis.set_xlabel(f"images/s at {load} requests in flight")
 axis.legend()
 plt.show()
 
+print(f"best_step = {best}")
 print(f"rate_best = {after.images_per_s:,.0f}")
 print(f"gain = {after.images_per_s / before.images_per_s:.1f}")
 print(f"share_before = {before['of the engine']:.0%}")
 print(f"share_after = {after['of the engine']:.0%}")
 
 # %%
-# The parts of the mean request. All that is not *engine* is spent on moving images and
-# on waiting.
+# The parts of the mean request, before (float32 over the wire) and after (the best
+# step); mind the two scales. All that is not *engine* is spent on moving images and on
+# waiting.
 
 # Needs a GPU: it draws the measurement.
 # Output varies: measured on the clock.
@@ -1118,8 +1120,7 @@ for axis, when, step in zip(axes, ("before", "after"), (first, best)):
     for part, milliseconds in parts.loc[step].items():
         print(f"{when}_{part.replace(' ', '_')}_ms = {milliseconds:.2f}")
     axis.barh(parts.columns, parts.loc[step], left=ends - parts.loc[step])
-    axis.set(title=f"{step}: {ends.iloc[-1]:.1f} ms", xlabel="ms", xlim=(0, None))
-    axis.title.set_fontsize(10)
+    axis.set(title=f"{when}: {ends.iloc[-1]:.1f} ms", xlabel="ms", xlim=(0, None))
 axes[0].invert_yaxis()
 plt.show()
 parts.round(2)
@@ -1136,8 +1137,7 @@ for axis, when, step in zip(axes, ("before", "after"), (first, best)):
     points = pd.DataFrame([load_test(steps[step][0], n, steps[step][1]) for n in loads])
     axis.plot(loads, points.p99_ms, "s--", label="p99")
     axis.plot(loads, points.p50_ms, "o-", label="p50")
-    axis.set(xlabel="requests in flight", ylabel="ms", ylim=(0, None))
-    axis.set_title(step, fontsize=10)
+    axis.set(title=when, xlabel="requests in flight", ylabel="ms", ylim=(0, None))
     axis.legend(frameon=False)
     for load, point in zip(loads, points.itertuples()):
         print(f"images_{when}_{load} = {point.images_per_s:,.0f}")
