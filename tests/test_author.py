@@ -9,7 +9,7 @@ import pytest
 from gallery import author
 from gallery.errors import GalleryError
 from gallery.script import find_scripts, read_script
-from tests.conftest import ROOT, build_site, recordings, run_gallery
+from tests.conftest import ROOT, build_site, run_gallery
 
 
 @pytest.fixture
@@ -68,6 +68,7 @@ def test_a_tutorial_that_builds_no_engine_has_a_page(project):
 
 
 def test_a_run_begins_with_the_contract(project):
+    pytest.importorskip("tensorrt_rtx")
     done = run_gallery(project, "run", "tiny", "--no-gpu")
     assert done.returncode == 1
     assert "examples/dynamo/tiny.py:1: The docstring has no section" in done.stderr
@@ -133,32 +134,65 @@ def test_a_dot_in_a_name_is_one_message_everywhere(project, tiny):
     assert (built.stdout + built.stderr).count("torch_2.14_news.py") == 1
 
 
-def test_rename_takes_all_along(recorded):
-    report = recorded / "recordings/engines/tiny.json"
-    report.parent.mkdir(exist_ok=True)
-    report.write_text("{}")
-    other = recorded / "recordings/rtx-5090-rtx/tiny.ipynb"
-    other.parent.mkdir()
-    other.write_text("x")
-    brought = recorded / ".cache/brought/tiny"
-    brought.mkdir(parents=True)
-    (recorded / "README.rst").write_text("See tiny, and tiny_too.\n\nUntiny.\n")
-    before = (recordings(recorded) / "tiny.ipynb").read_bytes()
-    done = run_gallery(recorded, "rename", "tiny", "small")
+BELONGS = [
+    "examples/dynamo/{}.py",
+    "recordings/h100-rtx/{}.ipynb",
+    "recordings/rtx-5090-rtx/{}.ipynb",
+    "recordings/engines/{}.json",
+    ".cache/brought/{}/engine",
+    ".cache/failed/{}.ipynb",
+]
+GENERATED = "docs/tutorials/dynamo/{}.rst"
+
+
+@pytest.fixture
+def complete(project):
+    """The project with all that can belong to its tutorial, and to another."""
+    for pattern in [*BELONGS[1:], GENERATED]:
+        for name in ("tiny", "tiny_too"):
+            path = project / pattern.format(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"of {name}")
+    (project / "README.rst").write_text("See tiny, and tiny_too.\n\nUntiny.\n")
+    return project
+
+
+def test_rename_takes_all_along(complete):
+    texts = [(complete / path.format("tiny")).read_text() for path in BELONGS]
+    pairs = author.rename("tiny", "small.py", complete)
+    assert [(complete / path.format("small")).read_text() for path in BELONGS] == texts
+    assert not any((complete / path.format("tiny")).exists() for path in BELONGS)
+    assert not (complete / GENERATED.format("tiny")).exists()
+    assert all((complete / p.format("tiny_too")).exists() for p in BELONGS[1:])
+    assert (complete / GENERATED.format("tiny_too")).exists()
+    first = complete / "examples/dynamo"
+    assert pairs[0] == (first / "tiny.py", first / "small.py")
+    assert len(pairs) == len(BELONGS)
+
+
+def test_lines_elsewhere_that_name_a_tutorial(complete):
+    assert list(author.mentions("tiny_too", complete)) == [
+        "README.rst:1: See tiny, and tiny_too."
+    ]
+    assert list(author.mentions("tiny", complete))[0] == (
+        "README.rst:1: See tiny, and tiny_too."
+    )
+    assert list(author.mentions("Untiny", complete)) == ["README.rst:3: Untiny."]
+
+
+def test_delete_takes_all_along(complete):
+    gone = author.delete("tiny", yes=True, root=complete)
+    paths = [complete / path.format("tiny") for path in [*BELONGS, GENERATED]]
+    assert not any(path.exists() for path in paths)
+    assert len(gone) == len(paths)
+    assert all((complete / p.format("tiny_too")).exists() for p in BELONGS[1:])
+
+
+def test_rename_tells_what_it_did(complete):
+    done = run_gallery(complete, "rename", "tiny", "small")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (recordings(recorded) / "small.ipynb").read_bytes() == before
-    for path in (
-        "examples/dynamo/small.py",
-        "recordings/engines/small.json",
-        "recordings/rtx-5090-rtx/small.ipynb",
-        ".cache/brought/small",
-    ):
-        assert (recorded / path).exists(), path
-        assert path in done.stdout
+    assert "recordings/engines/tiny.json is now recordings/engines/small" in done.stdout
     assert "README.rst:1: See tiny" in done.stdout
-    assert "Untiny" not in done.stdout
-    left = [p for p in recorded.rglob("tiny.*") if ".git" not in p.parts]
-    assert left == []
 
 
 def test_a_site_follows_a_rename_and_a_delete(recorded):
@@ -195,19 +229,24 @@ def test_a_page_whose_script_is_gone_breaks_no_build(project, tiny):
         ("tiny", "client", "name of a program"),
     ],
 )
-def test_renames_that_are_refused_change_nothing(recorded, old, name, message):
-    before = sorted(recorded.rglob("*"))
+def test_renames_that_are_refused_change_nothing(complete, old, name, message):
+    before = sorted(complete.rglob("*"))
     with pytest.raises(GalleryError, match=message):
-        author.rename(old, name, recorded)
-    assert sorted(recorded.rglob("*")) == before
+        author.rename(old, name, complete)
+    assert sorted(complete.rglob("*")) == before
 
 
-def test_rename_does_not_write_over_what_an_earlier_tutorial_left(recorded):
-    (recordings(recorded) / "small.ipynb").write_text("old")
-    with pytest.raises(GalleryError, match="small.ipynb exists"):
-        author.rename("tiny", "small", recorded)
-    assert (recorded / "examples/dynamo/tiny.py").exists()
-    assert (recordings(recorded) / "small.ipynb").read_text() == "old"
+def test_rename_does_not_write_over_what_an_earlier_tutorial_left(complete):
+    old = complete / "recordings/engines/small.json"
+    old.write_text("old")
+    with pytest.raises(GalleryError) as raised:
+        author.rename("tiny", "small", complete)
+    assert str(raised.value) == (
+        "recordings/engines/small.json exists, from an earlier tutorial of that name. "
+        "Delete it first."
+    )
+    assert (complete / "examples/dynamo/tiny.py").exists()
+    assert old.read_text() == "old"
 
 
 def test_delete_takes_what_git_can_give_back(repository):
@@ -230,10 +269,24 @@ def test_delete_asks_before_it_takes_what_is_lost_then(repository, tiny):
     assert not tiny.exists()
 
 
-def test_without_git_nothing_is_deleted_unasked(project, tiny):
-    with pytest.raises(GalleryError, match="--yes"):
-        author.delete("tiny", root=project)
+def test_without_git_nothing_is_deleted_unasked(complete, tiny):
+    with pytest.raises(GalleryError) as raised:
+        author.delete("tiny", root=complete)
+    told = str(raised.value)
+    assert told.startswith("Git could not give these back: examples/dynamo/tiny.py, ")
+    assert (
+        told.endswith(". Commit them first, or say that you mean it: --yes")
+        and "recordings/engines/tiny.json" in told
+    )
     assert tiny.exists()
+
+
+def test_what_git_has_can_be_deleted(repository, tiny):
+    tiny.write_text(tiny.read_text() + "\n")
+    with pytest.raises(GalleryError, match="back: examples/dynamo/tiny.py. Commit"):
+        author.delete("tiny", root=repository)
+    subprocess.run(["git", "checkout", "-q", str(tiny)], cwd=repository, check=True)
+    assert author.delete("tiny", root=repository) == [tiny]
 
 
 def test_generated_files_are_those_of_this_name_only(project):

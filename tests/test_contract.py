@@ -679,6 +679,10 @@ HEAD = "import torch\nimport torch_tensorrt as trt\n"
         "def f(a, o, b):\n    trt.dynamo.compile(a, **o)\n\n\nf(1, {'fast': 1}, {})",
         "def f(o):\n    trt.dynamo.compile(1, **o)\n\n\nf({'fast': 1})\nf(o={})",
         "def f(o):\n    trt.dynamo.compile(1, **o)\n\n\nf(o={'fast': 1})\nf({})",
+        "def f(o):\n    g(o)\n\n\ndef g(p):\n    trt.dynamo.compile(1, **p)\n\n\n"
+        "f({'fast': 1})",
+        "def f(o):\n    g(p=o)\n\n\ndef g(p):\n    trt.dynamo.compile(1, **p)\n\n\n"
+        "f({'fast': 1})",
         "def f(*, o):\n    trt.dynamo.compile(1, **o)\n\n\nf(o={'fast': 1})",
         "def f(p, **o):\n    trt.dynamo.compile(p, **(p | o))\n\n\nf({}, fast=1)",
         "from torch_tensorrt.dynamo import compile as build\nbuild(1, fast=1)",
@@ -708,6 +712,7 @@ def test_an_unknown_option_is_found_however_it_is_put(broken, code):
         "trt.dynamo.compile(1, debug=1)  # On purpose: it does nothing.",
         "a = [a for a in (1, 2)]\nb = [b for a in a for b in a]\ntrt.Input(shape=b)",
         "o = {}\no = {**o}\ntrt.dynamo.compile(1, **o)",
+        "a = [{}]\na = a[0]\nfor o in a:\n    trt.dynamo.compile(1, **o)",
         "a = []\na = [*a, a[0]]\nfor o in a:\n    trt.dynamo.compile(1, **o)",
         "def f(x, **o):\n    trt.dynamo.compile(x, **o)\n\n\nf({'fast': 1})",
         "def f(o, p):\n    trt.dynamo.compile(1, **o)\n\n\nf({}, {'fast': 1})",
@@ -837,6 +842,10 @@ MORE = [
     cells(COMPILES),
     cells("row = 'model backend precision shape latency_ms speedup error'.split()"),
     cells("row = {'model': 1, 'backend': 2, 'shape': 3, 'latency_msec': 4}"),
+    cells("t = {}\n\nt['latency_mss']"),
+    MEASURES.replace(
+        "# %%\n# Is it right?", f"# %%\n# Again.\n\n{MARKER}\n\n# %%\n# Is it"
+    ),
     cells(GPU + "x = 1", "print(x, later, never)", "later = 1"),
     cells("import torchvision\ntorchvision.models.resnet18(pretrained=True)"),
     cells(HEAD + "trt.dynamo.compile(1, min_blok_size=1, zzz=2, debug=3)" + LINE),

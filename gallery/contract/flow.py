@@ -47,32 +47,40 @@ class Flow:
         if ("keys", id(node)) in seen:
             return set()
         seen.add(("keys", id(node)))
-        found: set[Key] = set()
         if isinstance(node, ast.Dict):
-            for key, value in zip(node.keys, node.values):
-                if key is None:
-                    found |= self._keys(value, seen)
-                elif isinstance(key, ast.Constant):
-                    found.add((str(key.value), key.lineno))
-        elif isinstance(node, ast.DictComp):
+            return self._keys_of_dict(node, seen)
+        if isinstance(node, ast.DictComp):
             if isinstance(node.key, ast.Constant):
-                found.add((str(node.key.value), node.key.lineno))
-            elif isinstance(node.key, ast.Name):
-                found |= self._words(node.key)
-        elif isinstance(node, ast.Call):
-            found |= self._keys_of_call(node, seen)
-        elif isinstance(node, ast.Name):
-            for scope in self.scopes(node):
-                place = (id(scope), node.id)
-                found |= set(self.updates[place])
+                return {(str(node.key.value), node.key.lineno)}
+            return self._words(node.key) if isinstance(node.key, ast.Name) else set()
+        if isinstance(node, ast.Call):
+            return self._keys_of_call(node, seen)
+        if isinstance(node, ast.Name):
+            return self._keys_of_name(node, seen)
+        return {
+            key
+            for part in self._alternatives(node, seen)
+            for key in self._keys(part, seen)
+        }
+
+    def _keys_of_dict(self, node: ast.Dict, seen: Seen) -> set[Key]:
+        found: set[Key] = set()
+        for key, value in zip(node.keys, node.values):
+            if key is None:
+                found |= self._keys(value, seen)
+            elif isinstance(key, ast.Constant):
+                found.add((str(key.value), key.lineno))
+        return found
+
+    def _keys_of_name(self, node: ast.Name, seen: Seen) -> set[Key]:
+        for scope in self.scopes(node):
+            place = (id(scope), node.id)
+            if self.values[place] or self.updates[place]:
+                found = set(self.updates[place])
                 for value in self.values[place]:
                     found |= self._keys(value, seen)
-                if self.values[place] or self.updates[place]:
-                    break
-        else:
-            for part in self._alternatives(node, seen):
-                found |= self._keys(part, seen)
-        return found
+                return found
+        return set()
 
     def _keys_of_call(self, node: ast.Call, seen: Seen) -> set[Key]:
         called = ast.unparse(node.func)

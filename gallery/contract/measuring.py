@@ -53,7 +53,7 @@ def _check(page: Page) -> Iterator[Problem]:
 def _weights(page: Page) -> Iterator[Problem]:
     loads = _model_loads(page)
     said = any(
-        re.match(r"Weights: (?!\s)", text) or text in {"Weights: ", "Weights:"}
+        re.match(r"Weights:(?: (?!\s)|$)", text)
         for cell in page.own_cells
         for _, text in strings(cell.tree)
     )

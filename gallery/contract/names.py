@@ -156,8 +156,8 @@ class _Collector(ast.NodeVisitor):
             self.visit(part)
 
     def visit_Try(self, node: ast.Try) -> None:
-        caught = " ".join(ast.unparse(h.type) for h in node.handlers if h.type)
-        if "NameError" not in caught:
+        caught = [ast.unparse(h.type) for h in node.handlers if h.type]
+        if not any("NameError" in names for names in caught):
             self.generic_visit(node)
 
 

@@ -56,7 +56,7 @@ class Text:
 
     def line_at(self, offset: int) -> int:
         """The file's line of a character of the content."""
-        return self.line + self.content.count("\n", 0, offset)
+        return self.line + self.content[:offset].count("\n")
 
     @cached_property
     def headings(self) -> list[Heading]:

@@ -40,7 +40,7 @@ def _printed_names(tree: ast.AST) -> Iterator[str]:
         # In an escaped text a blank is "\ "; a new line begins a new value.
         for line in re.split(r"\\?\n|\\n", text):
             name, equals, _ = line.partition(r"\ =\ ")
-            if equals and " " not in name and name:
+            if equals:
                 yield name
 
 
