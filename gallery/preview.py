@@ -103,7 +103,7 @@ def stand_in(script: Script, notebook: nbformat.NotebookNode) -> None:
     """Say in each skipped cell that it is, and give quoted values a text."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     printed = printed_values(cell.outputs for cell in cells)
-    texts = [block.content for block in script.blocks if block.type == "text"]
+    texts = [block.content for block in script.blocks]  # alternative texts too
     quoted = dict.fromkeys(name for text in texts for _, name in names_quoted(text))
     missing = [name for name in quoted if name not in printed]
     text = SKIPPED + "".join(f"{name} = (no GPU)\n" for name in missing)
