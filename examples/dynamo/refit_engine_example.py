@@ -627,7 +627,7 @@ program = torch.export.export(tuned, inputs)
 profiler = cProfile.Profile()
 profiler.runcall(refit_module_weights, compiled, program)
 calls = pstats.Stats(profiler).get_stats_profile().func_profiles
-whole = calls["refit_module_weights"].cumtime
+whole = max(call.cumtime for call in calls.values())
 PARTS = "run_decompositions post_lowering construct_refit_mapping refit_cuda_engine"
 for part in (*PARTS.split(), "serialize_with_config", "setup_engine"):
     spent = sum(call.cumtime for name, call in calls.items() if part in name)
