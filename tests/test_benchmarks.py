@@ -5,10 +5,10 @@ import re
 import pandas as pd
 import pytest
 
-from gallery import charts
-from gallery.benchmarks import all_rows, benchmark
+from gallery import charts, results
+from gallery.benchmarks import all_rows, benchmark, cases
 from gallery.errors import GalleryError
-from gallery.tables import table_html
+from gallery.tables import cases_html, table_html
 from tests.made import benchmark_rows, changed, made, table
 
 CELL = "# %%\n# A table.\nrows\n\n# %%\n# Another.\nmore\n"
@@ -90,3 +90,38 @@ def test_pictures_say_what_they_show(tmp_path):
     assert charts.speedups(rows)[0] == picture
     _, sentence = charts.ready_against_latency(rows)
     assert "TensorRT 3 s" in sentence
+
+
+def test_each_case_sets_tensorrt_beside_the_best_of_pytorch(tmp_path):
+    frame = benchmark_rows(
+        ("eager, CUDA graph", 2.0, 0.5),
+        ("Inductor, CUDA graph", 1.0, 1.0),
+        ("TensorRT", 4.0, 0.25),
+        ("TensorRT, CUDA graph", 0.8, 1.25),
+    )
+    slow = frame.assign(shape="8x3", speedup=frame.speedup / 2)
+    tutorial = made(tmp_path, CELL, [table(pd.concat([frame, slow]))], [])
+    first, second = cases(all_rows([tutorial])).itertuples()
+    assert (first.shape, first.speedup, first.tensorrt_ms) == ("1x3", 1.25, 0.8)
+    assert (first.pytorch, first.pytorch_ms) == ("Inductor", 1.0)
+    assert (second.shape, second.speedup) == ("8x3", 0.625)
+    html = cases_html(cases(all_rows([tutorial])), {"made": "made.html"})
+    [best] = re.findall("<tr class=best>(.*?)</tr>", html)
+    assert '<a href="made.html">net, 1x3, float16</a>' in best
+
+
+def test_rows_without_tensorrt_are_no_case(tmp_path):
+    rows = benchmark_rows(("eager, CUDA graph", 2.0, 1.0))
+    assert cases(all_rows([made(tmp_path, CELL, [table(rows)], [])])).empty
+
+
+def test_pages_quote_all_rows_together(tmp_path, monkeypatch):
+    tutorial = made(tmp_path, CELL, [table(ROWS)], [])
+    monkeypatch.setattr("gallery.results.measured", lambda: [tutorial])
+    found = results.summary()
+    assert found["wins"] == found["cases"] == ["1"]
+    assert found["most"] == ["1.25"]
+    assert found["most_case"] == ["net, 1x3"]
+    assert found["ready_tensorrt"] == ["3"]
+    assert "TensorRT-RTX" in results.compiler_sentence([tutorial])
+    assert "None is of standard TensorRT" in results.compiler_sentence([tutorial])
