@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from pathlib import Path
 
@@ -43,6 +44,15 @@ def hold_to_contract(scripts: list[Script]) -> tuple[list[Script], dict[str, str
     return kept, refused
 
 
+def _unreadable(path: Path) -> int:
+    """The line that keeps a script from being read; 1 where no line does."""
+    try:
+        ast.parse(path.read_bytes())
+    except SyntaxError as error:
+        return error.lineno or 1
+    return 1
+
+
 def check(names: list[str]) -> int:
     """Hold tutorials to the contract, without running them. Takes about a second."""
     paths, found = find_scripts(names), []
@@ -50,7 +60,7 @@ def check(names: list[str]) -> int:
         try:
             found += messages(read_script(path))
         except GalleryError as error:
-            found.append(f"{shown(path)}:1: {error}")
+            found.append(f"{shown(path)}:{_unreadable(path)}: {error}")
     for message in found:
         print(message, file=sys.stderr)
     count = f"{len(paths)} tutorial{'s' if len(paths) > 1 else ''}"

@@ -18,7 +18,8 @@ def examples(tmp_path, monkeypatch):
     (folder / "good.py").write_text(GOOD)
     faults = GOOD.replace("# - One.", "# - It takes 3 ms.").replace("plt.show()", "")
     (folder / "faulty.py").write_text(faults)
-    (folder / "broken.py").write_text("x = (\n")
+    (folder / "broken.py").write_text("x = 1\nx = (\n")
+    (folder / "no_title.py").write_text("x = 1\n")
     found = functools.partial(find_scripts, folder=tmp_path)
     monkeypatch.setattr("gallery.check.find_scripts", found)
     return folder
@@ -29,10 +30,11 @@ def test_all_problems_of_all_scripts_at_once(examples, capsys):
     out, told = capsys.readouterr()
     lines = told.splitlines()
     assert out == ""
-    assert lines[0].startswith(f"{examples}/broken.py:1: broken.py is not valid Python")
+    assert lines[0].startswith(f"{examples}/broken.py:2: broken.py is not valid Python")
     assert lines[1].startswith(f"{examples}/faulty.py:56: A figure typed into prose")
     assert lines[2].startswith(f"{examples}/faulty.py:58: No cell draws a figure")
-    assert lines[3:] == ["3 tutorials checked: 3 to mend."]
+    assert lines[3].startswith(f"{examples}/no_title.py:1: no_title.py has no title")
+    assert lines[4:] == ["4 tutorials checked: 4 to mend."]
 
 
 def test_those_that_are_named(examples, capsys):
