@@ -20,6 +20,7 @@ from gallery import provenance as where
 from gallery.errors import GalleryError
 from gallery.paths import BROUGHT, RECORDINGS
 from gallery.script import Script
+from gallery.values import quote_in_notebook
 
 METADATA_KEY = "gallery"
 # Written by gallery.provenance and gallery.record; a recording has all of them.
@@ -193,6 +194,7 @@ def save_recording(
         for out in cell.get("outputs", []):
             if "image/png" in out.get("data", {}):
                 out.data["image/png"] = _compress(out.data["image/png"])
+    quote_in_notebook(notebook)
     path = recording_path(script.name, folder)
     # Sealed as it will be read: writing splits lines, for instance.
     notebook = nbformat.reads(nbformat.writes(notebook), as_version=4)

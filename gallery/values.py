@@ -85,3 +85,17 @@ def look_up(name: str, values: dict[str, list[str]], *, complete: bool) -> str:
             f"{', '.join(found)}. Give each its own name."
         )
     return found[0]
+
+
+def quote_in_notebook(notebook: dict) -> None:
+    """Fill in the roles in an executed notebook's prose, from its own outputs.
+
+    Nothing is refused here: a run on a GPU is too dear. The site refuses.
+    """
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    printed = printed_values(cell["outputs"] for cell in code)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = fill(
+                cell["source"], lambda name: printed.get(name, [ABSENT])[0]
+            )

@@ -33,6 +33,12 @@ def test_notebooks_quote_it_too(tutorial):
     assert any("And 1.13 times." in text for text in prose)
 
 
+def test_the_recording_itself_reads_with_its_values(tutorial):
+    # Hosts of notebooks show the file as it lies in the repository.
+    prose = [cell.source for cell in tutorial.recording.notebook.cells]
+    assert any("It takes 24 s" in text for text in prose)
+
+
 def test_a_value_is_words_and_no_markup(tmp_path):
     tutorial = made(
         tmp_path, PROSE, [stream("build_s = a_ *b\n")], [stream("faster = 1")]
