@@ -70,6 +70,8 @@ def place(tutorial: Tutorial, shown: Shown, folder: Path) -> None:
     write_thumbnail(images / f"thumb_{tutorial.name}.png", chosen(tutorial, shown))
     notebook = notebook_bytes(tutorial)
     write_if_changed(downloads / f"{tutorial.name}.ipynb", notebook)
+    for name, data in programs(tutorial):
+        write_if_changed(downloads / "programs" / name, data)
     files = [
         (f"{tutorial.name}.py", tutorial.script.path.read_bytes()),
         (f"{tutorial.name}.ipynb", notebook),
@@ -90,6 +92,7 @@ def programs(tutorial: Tutorial) -> list[tuple[str, bytes]]:
         if path.is_file()
         and path not in tutorials
         and path.name != "GALLERY_HEADER.rst"
+        and not path.name.startswith(".")
         and "__pycache__" not in path.parts
         and path.stat().st_size < 2**20  # exported models are no programs
     ]

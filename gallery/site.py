@@ -16,7 +16,7 @@ from sphinx.application import Sphinx
 
 from gallery.cards import PATH_FILE, GalleryCards, index_page
 from gallery.errors import GalleryError
-from gallery.files import place, sweep, write_if_changed, zipped
+from gallery.files import place, programs, sweep, write_if_changed, zipped
 from gallery.head import describe, write_sitemap
 from gallery.learning_path import learning_path
 from gallery.outputs import show
@@ -34,6 +34,7 @@ from gallery.results import (
 )
 from gallery.script import find_scripts
 from gallery.tutorial import (
+    Tutorial,
     all_tutorials,
     fingerprint,
     load_tutorial,
@@ -47,6 +48,8 @@ INDEX = f"{PAGES}/index"
 BEFORE_SPHINX_GALLERY, AFTER_SPHINX_GALLERY = 400, 900
 # Pages that are made from all recordings.
 ALL_RECORDINGS = re.compile(r"^\.\. gallery-|(?<!`):recorded:`", re.MULTILINE)
+# What sphinx-gallery's downloads begin with, at the end of a page.
+FOOTER = ".. _sphx_glr_download_"
 DOWNLOAD = re.compile(r"(:download:`[^`<]*<)([\w.-]+\.(?:ipynb|zip)>`)")
 
 
@@ -125,10 +128,23 @@ def replay_page(app: Sphinx, docname: str, source: list[str]) -> None:
         header = (EXAMPLES / "GALLERY_HEADER.rst").read_text(encoding="utf-8")
         source[0] = index_page(header)
     elif folder.startswith(f"{PAGES}/") and name != "index":
-        page = replay(source[0], load_tutorial(name))
-        source[0] = DOWNLOAD.sub(r"\1downloads/\2", page)
+        tutorial = load_tutorial(name)
+        page = DOWNLOAD.sub(r"\1downloads/\2", replay(source[0], tutorial))
+        source[0] = page.replace(FOOTER, f"{program_links(tutorial)}\n\n{FOOTER}", 1)
     else:
         source[0] = fill(source[0], lambda name: rst_escaped(value_elsewhere(name)))
+
+
+def program_links(tutorial: Tutorial) -> str:
+    """A paragraph that offers the programs beside a tutorial; "" without any."""
+    links = [
+        f":download:`{name} <downloads/programs/{name}>`"
+        for name, _ in programs(tutorial)
+        if name.endswith((".py", ".pbtxt"))
+    ]
+    if not links:
+        return ""
+    return f"Programs beside this page, in the zip too: {', '.join(links)}."
 
 
 def marks(app: Sphinx, pages: set[str]) -> dict[str, str]:

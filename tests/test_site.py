@@ -2,6 +2,7 @@
 
 import base64
 import re
+import shutil
 import time
 import zipfile
 
@@ -123,6 +124,21 @@ def test_a_renamed_tutorial_leaves_nothing_that_breaks_the_build(built):
     assert "Not recorded yet" in _page(built, "tutorials/dynamo/renamed")
     assert "renamed.html" in _page(built, "tutorials/index")
     assert "tiny.html" not in _page(built, "tutorials/index")
+
+
+def test_programs_beside_a_tutorial_are_linked_and_zipped(recorded):
+    folder = recorded / "examples/triton"
+    shutil.copytree(recorded / "examples/dynamo", folder)
+    (folder / "tiny.py").rename(folder / "served.py")
+    (folder / "client.py").write_text("print('a client')\n")
+    done = build_site(recorded)
+    assert done.returncode == 0, done.stderr
+    page = _page(recorded, "tutorials/triton/served")
+    assert re.search(r'href="[^"]*/client\.py"', page)
+    [path] = (recorded / "site/_downloads").glob("*/served.zip")
+    with zipfile.ZipFile(path) as archive:
+        assert "client.py" in archive.namelist()
+    assert "client.py" not in _page(recorded)
 
 
 QUOTED = "\n\nIt is :recorded:`tiny:total`.\n"
