@@ -14,10 +14,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from gallery.record import record
-from gallery.recording import recording_path
+from gallery.recording import recording_path, seal
 from gallery.script import read_script
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -203,6 +204,14 @@ def _too_slow_for_mutants() -> None:
     """Hundreds of runs of a test begin no process each: see tests/mutants.py."""
     if "MUTANT_UNDER_TEST" in os.environ:
         pytest.skip("starts a process")
+
+
+def change_facts(path: Path, change) -> None:
+    """Change a recording's provenance, and seal it as if it had been recorded so."""
+    notebook = nbformat.read(path, as_version=4)
+    change(notebook.metadata["gallery"])
+    notebook.metadata["gallery"]["seal"] = seal(notebook)
+    nbformat.write(notebook, path)
 
 
 def run_gallery(

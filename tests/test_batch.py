@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,34 +153,39 @@ def test_two_gpus_record_two_tutorials_side_by_side(project, gpus, temporary):
     assert _what_is_left(temporary) == []
 
 
-def test_the_batch_goes_on_where_it_stopped(project, gpus):
+def test_the_batch_goes_on_where_it_stopped(recorded, gpus):
+    """One is recorded already, one fails, and one is no tutorial."""
     gpus.set_gpus(TEST_GPU, TEST_GPU)
-    env = gpus.environment()
-    _tutorial(project, "bad", "raise RuntimeError('cannot open [/opt/models/a.plan]')")
-    _tutorial(project, "good")
-    (project / "examples/dynamo/untitled.py").write_text("print(1)\n")
-    done = run_gallery(project, "run", "--unchecked", env=env)
+    folder = recorded / "recordings" / FOLDER
+    shutil.move(recordings(recorded), folder)
+    before = recording_path("tiny", folder).read_bytes()
+    _tutorial(recorded, "bad", "raise RuntimeError('cannot open [/opt/models/a.plan]')")
+    (recorded / "examples/dynamo/untitled.py").write_text("print(1)\n")
+    done = run_gallery(recorded, "run", "--unchecked", env=gpus.environment())
     assert done.returncode == 1
-    assert "bad.py, line 13 (cell 1 of 3): RuntimeError: cannot open [/opt/m" in (
-        done.stdout
+    assert "1 of 2 are current; --all records them too." in done.stdout
+    failure = (
+        "bad.py, line 13 (cell 1 of 3): RuntimeError: cannot open [/opt/models/a.p"
     )
+    assert failure in done.stdout
     assert "untitled.py has no title" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     rows = {line.split()[1]: line for line in done.stdout.splitlines() if "│" in line}
-    assert "current" in rows["good"] and "recorded" in rows["good"]
+    assert "current" in rows["tiny"] and "recorded" not in rows["tiny"]
     assert "missing" in rows["bad"] and "failed" in rows["bad"]
     assert "failed" in rows["untitled"]
+    assert recording_path("tiny", folder).read_bytes() == before
 
-    (project / "examples/dynamo/untitled.py").unlink()
-    _tutorial(project, "bad", "print('mended')")
-    before = recording_path("good", project / "recordings" / FOLDER).stat()
-    done = run_gallery(project, "run", "--unchecked", env=env)
+
+def test_all_records_what_is_current_too(recorded, gpus):
+    folder = recorded / "recordings" / FOLDER
+    shutil.move(recordings(recorded), folder)
+    before = recording_path("tiny", folder).read_bytes()
+    done = run_gallery(recorded, "run", "--unchecked", "--all", env=gpus.environment())
     assert done.returncode == 0
-    assert "2 of 3 are current; --all records them too." in done.stdout
-    assert _text(project, "bad") == "Weights: random\nmended\n"
-    assert recording_path("good", project / "recordings" / FOLDER).stat() == before
-    done = run_gallery(project, "run", "--unchecked", "good", "--all", env=env)
-    assert recording_path("good", project / "recordings" / FOLDER).stat() != before
+    [line] = [line for line in done.stdout.splitlines() if "│" in line]
+    assert "current" in line and "recorded" in line
+    assert recording_path("tiny", folder).read_bytes() != before
 
 
 def test_the_longest_is_recorded_first(recorded, tiny):

@@ -1,5 +1,7 @@
 """Each thing that a machine can lack gets one message that says what to do."""
 
+import shutil
+import subprocess
 import sys
 
 import pytest
@@ -14,7 +16,7 @@ from gallery.machine import (
     require_gpu,
     require_stack,
 )
-from tests.conftest import recordings, run_gallery
+from tests.conftest import change_facts, recordings, run_gallery
 
 GPU = Gpu("RTX", "0", "uuid-0", 20.0)
 GOOD = dict(
@@ -131,27 +133,26 @@ def test_an_unknown_tutorial_is_one_message(project):
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_status_tells_current_stale_missing_and_broken(recorded):
-    def row():
-        done = run_gallery(recorded, "status")
-        assert done.returncode == 0
-        [line] = [line for line in done.stdout.splitlines() if "tiny" in line]
-        return line
-
-    assert "current" in row()
-    requirements = recorded / "requirements-stack.txt"
-    pinned = requirements.read_text()
-    requirements.write_text(pinned.replace("torch==2.14.0", "torch==2.15.0"))
-    assert "other versions" in row()
-    requirements.write_text(pinned)
-    script = recorded / "examples/dynamo/tiny.py"
-    script.write_text(script.read_text().replace("1 + 1", "1 + 3"))
-    assert "stale" in row()
-    path = recordings(recorded) / "tiny.ipynb"
-    path.write_text("{")
-    assert "broken" in row()
-    path.unlink()
-    assert "missing" in row()
+def test_status_tells_one_state_from_another(recorded, tiny):
+    folder = recordings(recorded)
+    for name in ("stale", "missing", "broken", "other"):
+        shutil.copy(tiny, tiny.with_name(f"{name}.py"))
+        shutil.copy(folder / "tiny.ipynb", folder / f"{name}.ipynb")
+    stale = tiny.with_name("stale.py")
+    stale.write_text(stale.read_text().replace("1 + 1", "1 + 3"))
+    (folder / "missing.ipynb").unlink()
+    (folder / "broken.ipynb").write_text("{")
+    change_facts(folder / "other.ipynb", lambda f: f["packages"].update(torch="2.13.0"))
+    done = run_gallery(recorded, "status")
+    assert done.returncode == 0
+    cells = [line.split("│") for line in done.stdout.splitlines() if "│" in line]
+    assert {cell[1].strip(): cell[2].strip() for cell in cells} == {
+        "tiny": "current",
+        "stale": "stale",
+        "missing": "missing",
+        "broken": "broken",
+        "other": "other versions",
+    }
 
 
 def test_status_needs_no_stack(recorded):
@@ -164,8 +165,6 @@ def test_status_needs_no_stack(recorded):
         "runpy.run_module('gallery', run_name='__main__')\n"
     )
     (recorded / "light.py").write_text(code)
-    import subprocess
-
     done = subprocess.run(
         [sys.executable, "light.py"], cwd=recorded, capture_output=True, text=True
     )

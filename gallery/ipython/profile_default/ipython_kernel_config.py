@@ -1,5 +1,7 @@
 """How the kernel shows things while a tutorial is recorded or tested."""
 
+import faulthandler as _faulthandler
+import os as _os
 import re as _re
 import warnings as _warnings
 
@@ -30,3 +32,7 @@ def _format_warning(message, category, filename, lineno, line=None):
 
 
 _warnings.formatwarning = _format_warning
+
+# A crash in native code tells the line in the recorder's log. This is the last moment
+# at which stderr is the log: the kernel soon forwards it to the notebook.
+_faulthandler.enable(_os.fdopen(_os.dup(2), "w"))
