@@ -306,12 +306,18 @@ def asked() -> dict:
 import hashlib, os, tempfile
 import tensorrt
 
-result, built = {}, []
+result, built, unread = {}, [], []
+result["inputs that no layer reads"] = unread
 real_build = tensorrt.Builder.build_serialized_network
 
 def build(self, network, config):
     data = real_build(self, network, config)
     built.append(hashlib.sha256(bytes(data)).hexdigest())
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    read = [layer.get_input(i) for layer in layers for i in range(layer.num_inputs)]
+    names = {tensor.name for tensor in read if tensor is not None}
+    inputs = [network.get_input(i).name for i in range(network.num_inputs)]
+    unread.extend(name for name in inputs if name not in names)
     return data
 
 tensorrt.Builder.build_serialized_network = build
@@ -411,6 +417,7 @@ def test_an_engine_knows_its_mask_and_scale(asked):
     assert asked["causal is not open"]
     assert len(set(digests.values())) == 4, digests
     assert asked["left after attention"] == 0
+    assert asked["inputs that no layer reads"] == []
 
 
 def test_several_engines_are_described_in_their_order(asked):
