@@ -18,24 +18,28 @@ PATIENCE_S = 20
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Processes whose temporary files lie in the folder: the kernel's, and its own."""
-    mark = b"TMPDIR=" + os.fsencode(folder)
+    """Processes of the run in this folder: the kernel's, and those that it started.
+
+    They have its temporary folder in their environment, or work inside the folder.
+    """
+    mark = b"TMPDIR=" + os.fsencode(folder / "tmp")
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 variables = (entry / "environ").read_bytes().split(b"\0")
+                place = (entry / "cwd").readlink()
             except OSError:  # it has ended, or belongs to someone else
                 continue
-            if mark in variables:
+            if mark in variables or place.is_relative_to(folder):
                 found.append(int(entry.name))
     return found
 
 
-def clean(folder: Path, marked: Path, leftovers: list[Path]) -> None:
-    """Kill the processes that belong to `marked`, then remove folder and leftovers."""
+def clean(folder: Path, leftovers: list[Path]) -> None:
+    """Kill the run's processes, then remove its folder and the leftovers."""
     end = time.monotonic() + PATIENCE_S
-    while (pids := processes_of(marked)) and time.monotonic() < end:
+    while (pids := processes_of(folder)) and time.monotonic() < end:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -49,9 +53,9 @@ def clean(folder: Path, marked: Path, leftovers: list[Path]) -> None:
 def main() -> None:
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, signal.SIG_IGN)
-    folder, marked = map(Path, sys.argv[1:])
+    folder = Path(sys.argv[1])
     leftovers = [Path(line.rstrip("\n")) for line in sys.stdin]
-    clean(folder, marked, leftovers)
+    clean(folder, leftovers)
 
 
 if __name__ == "__main__":

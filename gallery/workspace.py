@@ -33,7 +33,7 @@ class Workspace:
             self.path / name for name in ("work", "tmp", "home")
         )
         # -I and -S: a process that has to be there at once needs no packages.
-        command = [sys.executable, "-I", "-S", JANITOR, self.path, self.tmp]
+        command = [sys.executable, "-I", "-S", JANITOR, self.path]
         self._janitor = subprocess.Popen(
             command, stdin=subprocess.PIPE, start_new_session=True, text=True
         )
