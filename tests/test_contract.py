@@ -465,6 +465,38 @@ def test_a_cell_that_shows_no_table(broken, last):
     assert any("no cell ends with the benchmark table" in p for p in found)
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "table['tokens_per_s'] = [11.5, 12, 13]",
+        "table['tokens_per_s'] = 11.5",
+        "table['tokens_per_s'] = (-1, 2)",
+        "table = table.assign(tokens_per_s=12)",
+        "table.loc[:, 'tokens_per_s'] = 12.5",
+    ],
+)
+def test_a_column_that_nobody_measured(broken, code):
+    text = MEASURES.replace("\ntable.round(3)\n", f"\n{code}\ntable.round(3)\n")
+    [problem] = broken(text)
+    assert problem.startswith(f"{line_of(text, code)}: The column ")
+    assert "'tokens_per_s' of the benchmark table is typed" in problem
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "table['tokens_per_s'] = 16 / table.latency_ms",
+        "table['tokens_per_s'] = [limit_ms, limit_ms]",
+        "table['quantized'] = True",
+        "table['kind'] = 'text'",
+        "limits = {}\nlimits['a'] = 12",
+    ],
+)
+def test_a_column_of_ones_own(broken, code):
+    text = MEASURES.replace("\ntable.round(3)\n", f"\n{code}\ntable.round(3)\n")
+    assert broken(text) == []
+
+
 def test_a_check_by_the_ruler(broken):
     none = MEASURES.replace("error = check(", "error = print(")
     none = none.replace("compare(ways, model,", "print(ways, model,")
@@ -854,6 +886,7 @@ MORE = [
     MEASURES.replace("# How this page measures\n", "# How that is measured  \n"),
     MEASURES.replace("\ntable.round(3)\n", "\n"),
     MEASURES.replace("\nplot_ready(table)\n", "\n"),
+    MEASURES.replace("\ntable.round(3)\n", "\ntable['x'] = 3\ntable.round(3)\n"),
     MEASURES.replace(":recorded:`", ":doc:`"),
 ]
 

@@ -33,6 +33,7 @@ def measuring_problems(page: Page) -> Iterator[Problem]:
     yield from _ruler(page)
     yield from _table(page)
     yield from _columns(page)
+    yield from _typed_columns(page)
 
 
 def _check(page: Page) -> Iterator[Problem]:
@@ -129,7 +130,20 @@ def _table(page: Page) -> Iterator[Problem]:
     """A tutorial that measures shows the ruler's table as the value of a cell."""
     if not page.measures:
         return
-    tables = {
+    for cell in page.own_cells:
+        last = cell.tree.body[-1] if cell.tree.body else None
+        if isinstance(last, ast.Expr) and _root(last.value) in _tables(page):
+            return
+    yield Problem(
+        len(page.source.splitlines()),
+        "Measures, and no cell ends with the benchmark table. Let the last measuring "
+        "cell end with results(rows).",
+    )
+
+
+def _tables(page: Page) -> set[str]:
+    """Names that hold what the ruler's `results` returns, that function's included."""
+    return {"results"} | {
         name.id
         for node in page.nodes(ast.Assign)
         if _mentions(node.value, {"results"})
@@ -137,15 +151,37 @@ def _table(page: Page) -> Iterator[Problem]:
         for name in ast.walk(target)
         if isinstance(name, ast.Name)
     }
-    for cell in page.own_cells:
-        last = cell.tree.body[-1] if cell.tree.body else None
-        if isinstance(last, ast.Expr) and _root(last.value) in {"results", *tables}:
-            return
-    yield Problem(
-        len(page.source.splitlines()),
-        "Measures, and no cell ends with the benchmark table. Let the last measuring "
-        "cell end with results(rows).",
-    )
+
+
+def _typed_columns(page: Page) -> Iterator[Problem]:
+    """Columns of the benchmark table whose figures no cell has measured."""
+    tables = _tables(page)
+    given = [
+        (target.slice, node.value)
+        for node in page.nodes(ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Subscript) and _root(target.value) in tables
+    ]
+    given += [
+        (ast.Constant(keyword.arg), keyword.value)
+        for node in page.calls("assign")
+        if _root(node.func) in tables
+        for keyword in node.keywords
+    ]
+    for column, value in given:
+        parts = value.elts if isinstance(value, ast.List | ast.Tuple) else [value]
+        column = column.elts[-1] if isinstance(column, ast.Tuple) else column
+        if any(_is_number(part) for part in parts):
+            yield Problem(
+                value.lineno,
+                f"The column {ast.unparse(column)} of the benchmark table is typed, "
+                "and nothing proves it. Put in what a cell has measured.",
+            )
+
+
+def _is_number(node: ast.expr) -> bool:
+    is_constant = isinstance(node, ast.Constant) and type(node.value) in {int, float}
+    return is_constant or (isinstance(node, ast.UnaryOp) and _is_number(node.operand))
 
 
 def _root(node: ast.expr) -> str:
