@@ -40,6 +40,8 @@ sphinx_gallery_conf = {
     "gallery_dirs": "tutorials",
     # Nothing is executed while the site is built: outputs come from recordings.
     "plot_gallery": False,
+    "image_scrapers": (),
+    "reset_modules": (),
     "filename_pattern": r"\.py$",
     "ignore_pattern": rf"^({'|'.join(sorted(PROGRAMS))})\.py$",
     "remove_config_comments": True,

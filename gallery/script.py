@@ -14,7 +14,7 @@ import json
 import re
 import tokenize
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import nbformat
@@ -110,6 +110,7 @@ class Script:
         return notebook
 
 
+@lru_cache(maxsize=4096)  # the ruler stands in every tutorial
 def cell_hash(source: str) -> str:
     """SHA-256 of what a cell does: of its syntax tree, in a form of our own.
 
