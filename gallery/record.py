@@ -72,6 +72,9 @@ def record(
                 raise GalleryError(f"{script.name} was not recorded: there is no GPU.")
             workspace.also_remove(partial_path(recording_path(script.name, folder)))
             return save_recording(script, notebook, facts, folder)
-        except GalleryError as error:
+        except Exception as error:  # a run is too dear to be lost, whatever it is
             kept = keep_failed(script.name, notebook)
-            raise GalleryError(f"{error} (The run is kept: {kept})") from None
+            kind = (
+                "" if isinstance(error, GalleryError) else f"{type(error).__name__}: "
+            )
+            raise GalleryError(f"{kind}{error} (The run is kept: {kept})") from error

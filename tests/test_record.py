@@ -364,6 +364,19 @@ def test_a_run_without_a_gpu_replaces_no_recording(recorded, tiny, gpus, failed_
     assert (failed_runs / "tiny.ipynb").exists()
 
 
+def test_a_finished_run_is_kept_whatever_goes_wrong(
+    tiny, gpus, tmp_path, failed_runs, monkeypatch
+):
+    def bug(encoded):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("gallery.recording._compress", bug)
+    with pytest.raises(GalleryError, match="ZeroDivisionError: a bug .The run is kept"):
+        record(read_script(tiny), folder=tmp_path / "out")
+    assert "the sum is 2" in (failed_runs / "tiny.ipynb").read_text()
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("step", ["open", "write", "fsync", "replace"])
 def test_a_failure_while_writing_leaves_the_old_recording(
     recorded, tiny, monkeypatch, step
