@@ -3,7 +3,14 @@
 import pytest
 
 from gallery.errors import GalleryError
-from gallery.script import cell_hash, find_scripts, needs_gpu, read_script, varies
+from gallery.script import (
+    cell_hash,
+    find_scripts,
+    names_made,
+    needs_gpu,
+    read_script,
+    varies,
+)
 from tests.conftest import recordings
 
 
@@ -118,3 +125,30 @@ def test_a_script_that_is_not_python_is_refused(tiny):
 def test_an_unknown_name_is_answered_with_those_that_exist(project):
     with pytest.raises(GalleryError, match="named 'tini'.*mean tiny.*exist: tiny"):
         find_scripts(["tini"], project / "examples")
+
+
+def test_names_that_a_cell_makes():
+    code = (
+        "import os.path\nimport sys as system\nfrom json import loads, dumps as write\n"
+        "a, (b, *c) = 1, (2, 3)\nd: int = a\nfor e in ():\n    f = g\n"
+        "def h(i):\n    j = i\n\nclass K:\n    pass\n\nasync def m():\n    pass\n"
+        "with open('x') as n:\n    print(n)\n"
+    )
+    made = {"os", "system", "loads", "write", *"abcdef", "h", "j", "K", "m", "n"}
+    assert names_made(code) == made
+
+
+def test_a_name_that_nothing_is_close_to(tmp_path):
+    (tmp_path / "dynamo").mkdir()
+    for name in ("one", "another"):
+        (tmp_path / "dynamo" / f"{name}.py").write_text("")
+    with pytest.raises(GalleryError) as raised:
+        find_scripts(["zzz"], tmp_path)
+    assert str(raised.value) == (
+        "There is no tutorial named 'zzz'. These exist: another, one."
+    )
+    with pytest.raises(GalleryError) as raised:
+        find_scripts(["examples/dynamo/onee.py"], tmp_path)
+    assert str(raised.value) == (
+        "There is no tutorial named 'onee'. Did you mean one? These exist: another, one."
+    )
