@@ -150,5 +150,6 @@ def test_a_name_that_nothing_is_close_to(tmp_path):
     with pytest.raises(GalleryError) as raised:
         find_scripts(["examples/dynamo/onee.py"], tmp_path)
     assert str(raised.value) == (
-        "There is no tutorial named 'onee'. Did you mean one? These exist: another, one."
+        "There is no tutorial named 'onee'. Did you mean one? "
+        "These exist: another, one."
     )
