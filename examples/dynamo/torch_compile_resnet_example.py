@@ -128,18 +128,19 @@ except OSError:
 model = model.eval().to(device, dtype, memory_format=torch.channels_last)
 
 # %%
-# The input is random crops of two photographs, a palace and a flower, prepared as the
-# weights were trained with. ``ahead`` is the line that compiles. A context manager then
-# adds a *CUDA graph*: it records what a call asks of the GPU, and replays all of it at
-# once.
+# The input is two photographs, a palace and a flower, and random crops of them, prepared
+# as the weights were trained with. ``ahead`` is the line that compiles. A context
+# manager then adds a *CUDA graph*: it records what a call asks of the GPU, and replays
+# all of it at once.
 
 files = ["china.jpg", "flower.jpg"]
 palace, flower = (torch.tensor(load_sample_image(file)) for file in files)
 
 
 def crops(photo, batch):
-    """A batch of random crops of one photograph, prepared for the model."""
-    pieces = [RandomResizedCrop(224)(photo.permute(2, 0, 1)) for _ in range(batch)]
+    """A photograph and random crops of it, prepared for the model."""
+    photo = photo.permute(2, 0, 1)
+    pieces = [photo, *(RandomResizedCrop(224)(photo) for _ in range(batch - 1))]
     prepare = weights.transforms()
     return torch.stack([prepare(piece) for piece in pieces]).to(device, dtype)
 
