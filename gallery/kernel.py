@@ -28,6 +28,8 @@ from gallery.script import Script, names_made, needs_gpu
 from gallery.workspace import Workspace
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+# torch.profiler's trace points write these to stderr on some systems.
+TRACE_POINTS = re.compile(r"^USDT:.*\n?", re.MULTILINE)
 MAX_REASON = 500
 # A hidden cell calls a function of the gallery and reports what it returns. Its module
 # is loaded under another name, so that no tutorial can import the gallery.
@@ -226,6 +228,10 @@ def _joined(outputs: list) -> list:
     """Outputs with text that was printed in a row as one: its parts depend on time."""
     joined = []
     for out in outputs:
+        if out.output_type == "stream":
+            out.text = TRACE_POINTS.sub("", out.text)
+            if not out.text:
+                continue
         last = joined[-1] if joined else {}
         if out.output_type == last.get("output_type") == "stream" and (
             out.name == last["name"]

@@ -128,10 +128,10 @@ except OSError:
 model = model.eval().to(device, dtype, memory_format=torch.channels_last)
 
 # %%
-# The input is two photographs, a palace and a flower, and random crops of them, prepared
-# as the weights were trained with. ``ahead`` is the line that compiles. A context
-# manager then adds a *CUDA graph*: it records what a call asks of the GPU, and replays
-# all of it at once.
+# The input is two photographs, a palace and a flower, and random crops of them, all
+# prepared as the weights were trained with. ``ahead`` is the line that compiles. A
+# context manager then adds a *CUDA graph*: it records what a call asks of the GPU, and
+# replays all of it at once.
 
 files = ["china.jpg", "flower.jpg"]
 palace, flower = (torch.tensor(load_sample_image(file)) for file in files)
