@@ -86,7 +86,8 @@ print("TensorRT-RTX", trt.__version__, "on a GPU" if on_gpu else "without a GPU"
 # The model is a ResNet-18 in float16: an engine has the precision of its model. Random
 # weights compute as fast as trained ones, but their batch norms have the statistics of
 # nobody's data, and the network answers all images alike. One pass in training mode
-# mends that; with ``momentum = None`` the norms take the average of what they saw.
+# mends that; with ``momentum = None`` the norms take the average of what they saw. The
+# inputs are smooth: on noise a random network amplifies rounding (``how_we_measure``).
 
 # Output varies: pretrained weights need a network.
 socket.setdefaulttimeout(10)  # seconds to wait for a download
@@ -102,7 +103,9 @@ except OSError:
     model.train()(torch.randn(16, 3, 224, 224))
     print("Weights: random (torchvision's could not be downloaded)")
 half = copy.deepcopy(model.eval()).half()
-image, fresh = torch.randn(2, 1, 3, 224, 224)
+coarse = torch.randn(2, 3, 4, 4)  # for smooth pictures
+pictures = 2 * torch.nn.functional.interpolate(coarse, size=(224, 224), mode="bicubic")
+image, fresh = pictures.split(1)
 
 # %%
 # An engine in three steps
