@@ -155,7 +155,8 @@ def crops(count, seed):
 # %%
 # With random weights all images get nearly the same scores, and a check could not tell
 # a right answer from a wrong one. One pass in training mode, which sets each batch
-# norm's statistics to those of real images, mends that.
+# norm's statistics, mends that. The pass gets noise: with statistics of the very
+# photographs, a random network would blow up half precision's rounding as well.
 
 import copy
 
@@ -164,7 +165,7 @@ if not pretrained:
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # take this pass's statistics as they are
-    served.train()(crops(16, seed=0).to(device).float())
+    model.train()(torch.randn(16, 3, 224, 224, device=device))
 served = served.eval().to(dtype)
 plain = Served(copy.deepcopy(model), torch.contiguous_format).eval().to(device, dtype)
 
@@ -520,7 +521,7 @@ def plot_ready(table):
 # PyTorch. The last number says how far away the answer to other images is.
 
 # Output varies: the last digits of an error differ between builds of an engine.
-tolerance = 3e-2 if on_gpu else 1e-4
+tolerance = 1e-2 if on_gpu else 1e-4
 for size in (1, 5, max_batch):
     fresh, others = (crops(size, seed).to(device, dtype) for seed in (2, 3))
     check(compiled, served, (fresh,), (others,), tolerance, f"batch of {size}")
@@ -773,7 +774,6 @@ if on_gpu:
     write_entry("float32", compiled_pt2, wire="FP32", pinned="no")
     write_entry("uint8", compiled_pt2, pinned="no")
     write_entry("pinned", compiled_pt2)
-    write_entry("pinned_2", compiled_pt2, instances=2)
     write_entry("pinned_4", compiled_pt2, instances=4)
     write_entry("eager_4", eager_pt2, instances=4)
     write_entry("alone_4", compiled_pt2, instances=4, alone=True)
@@ -1043,13 +1043,17 @@ def load_test(entry, in_flight, shared_memory=False):
     """One row: images/s and latencies that clients see, and what they are made of."""
     command = [site / "bin" / "perf_analyzer", "-i", "grpc", "-u", urls["grpc"]]
     command += ["-m", entry, "--concurrency-range", str(in_flight), "-f", "report.csv"]
-    command += ["--measurement-interval", "1000", "-s", "50"]
+    command += ["--measurement-interval", "1000"]
     if shared_memory:
         command += ["--shared-memory", "system", "--output-shared-memory-size", "4000"]
     before = counters(entry)
     environ = os.environ | {"LD_LIBRARY_PATH": str(workspace)}
     words = {"capture_output": True, "text": True, "cwd": workspace, "env": environ}
-    done = subprocess.run(command, **words)
+    done = subprocess.run([*command, "-s", "50"], **words)
+    if done.returncode:
+        print(f"{entry} at {in_flight} in flight: no three windows agree within 50 %")
+        before = counters(entry)
+        done = subprocess.run([*command, "-s", "999"], **words)
     if done.returncode:
         raise RuntimeError(f"perf_analyzer failed. {done.stdout}{done.stderr}")
     row = pd.read_csv(workspace / "report.csv").iloc[-1]
@@ -1065,7 +1069,6 @@ steps = {
     "float32 over the wire": ("float32", False),
     "bytes over the wire": ("uint8", False),
     "and pinned memory": ("pinned", False),
-    "and 2 instances": ("pinned_2", False),
     "and 4 instances": ("pinned_4", False),
     "and shared memory": ("pinned_4", True),
     "all that in eager PyTorch": ("eager_4", True),
@@ -1131,7 +1134,7 @@ parts.round(2)
 
 # Needs a GPU: it measures the GPU.
 # Output varies: measured on the clock.
-loads = [1, 8, 32, 64, 128]
+loads = [1, 16, 64]
 figure, axes = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
 for axis, when, step in zip(axes, ("before", "after"), (first, best)):
     points = pd.DataFrame([load_test(steps[step][0], n, steps[step][1]) for n in loads])
