@@ -817,7 +817,7 @@ pip_install(site, "--no-deps", "nvidia-pytriton==0.7.0", "tritonclient==2.51.0")
 
 served_by = site.parent.name.removeprefix("python")
 if served_by == f"3.{sys.version_info.minor}":
-    own = [folder for folder in sys.path if folder.endswith("-packages")]
+    own = [folder for folder in sys.path if list(Path(folder).glob("*.dist-info"))]
     (site / "notebook.pth").write_text("\n".join(own))
 else:
     print(f"Installing PyTorch for Python {served_by}: several GB.")
