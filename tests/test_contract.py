@@ -295,6 +295,17 @@ def test_what_a_machine_has_to_have_is_no_typed_figure(broken):
     assert "8 GB" in text and broken(text) == []
 
 
+def test_two_to_six_tags(broken):
+    for count, problems_found in ((2, 0), (6, 0), (7, 1)):
+        tags = str([f"tag {n}" for n in range(count)])
+        found = broken(GOOD.replace('["a", "b"]', tags))
+        assert len(found) == problems_found
+
+
+def test_a_missing_package_is_told_once(broken):
+    assert len(broken(cells("import scipy", "import scipy\nimport scipy.stats"))) == 1
+
+
 def test_headings_go_down_one_level_at_a_time_and_up_at_once(broken):
     text = (
         "# ---------\n# Text.\n#\n# Sub\n# ~~~\n# Text.\n#\n# Subsub\n# ^^^^^^\n# Text."

@@ -5,6 +5,7 @@ import pytest
 from gallery.errors import GalleryError
 from gallery.files import with_outputs
 from gallery.terminal import last_state
+from gallery.values import printed_values
 from tests.made import changed, made, stream
 
 PROSE = """# %%
@@ -81,3 +82,14 @@ def test_one_name_with_two_values_fails(tmp_path):
 )
 def test_text_is_as_the_terminal_left_it(printed, left):
     assert last_state(printed) == left
+
+
+def test_what_goes_to_stderr_is_no_value():
+    def out(name, text):
+        return {"output_type": "stream", "name": name, "text": text}
+
+    cells = [[out("stderr", "fast = 1\n"), out("stdout", "slow = 2\nfa")], []]
+    assert printed_values([*cells, [out("stdout", "st = 3\n")]]) == {
+        "slow": ["2"],
+        "st": ["3"],
+    }
