@@ -100,8 +100,14 @@ class StandIns:
 
     def environment(self, **variables: str) -> dict[str, str]:
         """For a process that is to find these stand-ins."""
-        path = f"{self.folder}{os.pathsep}{os.environ['PATH']}"
-        return {**os.environ, "PATH": path, "PYTHONPATH": str(self.folder), **variables}
+        own = {
+            "PATH": f"{self.folder}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(self.folder),
+            # Locks on GPUs lie there: two runs of the tests do not wait for each other.
+            "TMPDIR": str(self.folder.parent / "tmp"),
+        }
+        Path(own["TMPDIR"]).mkdir(exist_ok=True)
+        return {**os.environ, **own, **variables}
 
 
 def make_stand_ins(folder: Path) -> StandIns:
