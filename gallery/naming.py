@@ -15,7 +15,12 @@ from gallery.errors import GalleryError
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 # Command-line programs that stand beside the tutorials of this folder.
 PROGRAMS_OF = "triton"
-PROGRAMS = {"client", "export", "serve"}
+PROGRAMS = {"client"}
+# Words that mean something else here.
+TAKEN = {
+    "index": "the page that the site makes for each folder",
+    **dict.fromkeys(("gallery", "preview", "serve"), "a command of nox -s"),
+}
 
 
 def by_name(paths: Iterable[Path]) -> dict[str, Path]:
@@ -56,6 +61,8 @@ def require_plain(path: Path) -> None:
             f"examples/{PROGRAMS_OF}, so pages and commands would leave the file out. "
             "Rename it."
         )
+    if name in TAKEN:
+        raise GalleryError(f"{_short(path)}: {name} is {TAKEN[name]}. Rename it.")
     if not PLAIN.fullmatch(name):
         words = re.findall(r"[A-Za-z0-9]+", name)
         plain = "_".join(words).lstrip("0123456789_") or "a_name"

@@ -83,7 +83,8 @@ def test_a_run_begins_with_the_contract(project):
         ("2_fast", "Rename it, for instance to fast.py"),
         ("so-fast", "for instance to so_fast.py"),
         ("with space", "for instance to with_space.py"),
-        ("serve", "serve is the name of a program"),
+        ("client", "client is the name of a program"),
+        ("serve", "serve is a command of nox -s"),
         ("tiny", "There is examples/dynamo/tiny.py already"),
     ],
 )
@@ -116,8 +117,8 @@ def test_two_tutorials_of_one_name_are_refused_with_both(project, tiny):
 
 
 def test_a_tutorial_named_like_a_program_is_refused(project, tiny):
-    tiny.rename(tiny.with_name("serve.py"))
-    with pytest.raises(GalleryError, match="dynamo/serve.py: serve is the name of a"):
+    tiny.rename(tiny.with_name("client.py"))
+    with pytest.raises(GalleryError, match="dynamo/client.py: client is the name of"):
         find_scripts(folder=project / "examples")
 
 

@@ -41,7 +41,7 @@ def test_plain_names(name):
     require_plain(FOLDER / f"{name}.py")
 
 
-@pytest.mark.parametrize("name", ["client", "export", "serve"])
+@pytest.mark.parametrize("name", ["client"])
 def test_names_of_programs(name):
     with pytest.raises(GalleryError) as raised:
         require_plain(FOLDER / f"{name}.py")
@@ -53,6 +53,22 @@ def test_names_of_programs(name):
     beside = Path("repository/examples/triton")
     paths = [beside / f"{name}.py", beside / "page.py", FOLDER / "other.py"]
     assert by_name(paths) == {"page": paths[1], "other": paths[2]}
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("index", "the page that the site makes for each folder"),
+        ("serve", "a command of nox -s"),
+        ("gallery", "a command of nox -s"),
+    ],
+)
+def test_names_that_mean_something_else(name, what):
+    with pytest.raises(GalleryError) as raised:
+        by_name([FOLDER / f"{name}.py"])
+    assert (
+        str(raised.value) == f"examples/dynamo/{name}.py: {name} is {what}. Rename it."
+    )
 
 
 def test_two_of_one_name():
