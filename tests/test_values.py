@@ -5,7 +5,7 @@ import pytest
 from gallery.errors import GalleryError
 from gallery.files import with_outputs
 from gallery.terminal import last_state
-from gallery.values import printed_values
+from gallery.values import names_quoted, printed_values
 from tests.made import changed, made, stream
 
 PROSE = """# %%
@@ -93,3 +93,8 @@ def test_what_goes_to_stderr_is_no_value():
         "slow": ["2"],
         "st": ["3"],
     }
+
+
+def test_roles_are_found_with_their_lines():
+    text = "\n:recorded:`a` and\n:recorded:`b`, ``:recorded:`c```"
+    assert names_quoted(text) == [(2, "a"), (3, "b")]
