@@ -80,6 +80,8 @@ def source_of(page: str) -> str | None:
     if page.startswith("tutorials/"):
         paths = {path.stem: path for path in find_scripts()}
         path = paths.get(name)
+    elif page == "contributing":  # the page only includes it
+        path = ROOT / "CONTRIBUTING.rst"
     else:
         path = ROOT / "docs" / f"{page}.rst"
     return path.relative_to(ROOT).as_posix() if path and path.exists() else None
