@@ -8,13 +8,18 @@ is worth, and how to use the ruler on your own model.
 At a glance
 -----------
 
-- A plain clock says :recorded:`wrong_ms` ms for a call that takes
+- A plain clock says :recorded:`wrong_ms` ms for a call that keeps the GPU busy for
   :recorded:`events_ms` ms. The rest lands in the next step of the program.
-- On a busy machine a host-bound call moved by :recorded:`busy_host_bound_moved`, the
-  same call in a CUDA graph by :recorded:`busy_graph_moved`.
-- Inductor was ready in :recorded:`Inductor_warm_s` s from warm caches, and in
-  :recorded:`Inductor_emptied_s` s from empty ones. All compile times here are such.
-- A comparison can lie without a wrong number in it. Three lies are told and caught.
+- In a CUDA graph a latency repeats within :recorded:`idle_graph_spread`, and moves by
+  :recorded:`busy_graph_moved` when all cores are busy. Without one the same calls
+  scatter by :recorded:`idle_host_bound_spread`: no conclusion may rest on them.
+- Give PyTorch the wrong memory format, and TensorRT is :recorded:`contiguous_speedup`
+  times as fast; give it the right one, and it is :recorded:`honest_speedup` times.
+- Inductor is ready in :recorded:`Inductor_warm_s` s from warm caches and in
+  :recorded:`Inductor_emptied_s` s from empty ones, TensorRT in
+  :recorded:`TensorRT_warm_s` and :recorded:`TensorRT_emptied_s` s: the order turns.
+- Half precision alone costs :recorded:`half_on_noise` percent of a random network's
+  answer to noise, and :recorded:`half_on_pictures` percent of that to smooth pictures.
 
 What you will learn
 -------------------
@@ -95,8 +100,9 @@ print(f"clock_tflops = {operations / clock_ms / 1e9:,.0f}")
 torch.cuda.synchronize()
 
 # %%
-# No GPU computes so many TFLOP/s. A call only puts work into the GPU's queue, and
-# returns: the clock timed the putting. Whoever needs the result first waits for it. So
+# That would be :recorded:`clock_tflops` TFLOP/s; further down, this GPU sustains
+# :recorded:`tflops` of them. A call only puts work into the GPU's queue, and returns:
+# the clock timed the putting. Whoever needs the result first waits for it. So
 # take the time of the next step as well, which reads one number of the output, and
 # measure in three ways: by the plain clock, by the clock with
 # ``torch.cuda.synchronize()``, which waits until the queue is empty, and by CUDA
@@ -133,8 +139,10 @@ print(f"events_ms = {three['clock and synchronize'].iloc[2]:.2f}")
 pd.DataFrame(three).T.round(2)
 
 # %%
-# Both rows have the same sum. The plain clock did not make the call cheaper, it booked
-# the cost under the next step. A report that stops before that step shows a fast model.
+# With ``synchronize`` the clock says :recorded:`synchronized_ms` ms, and the events say
+# :recorded:`events_ms`. The plain clock says :recorded:`wrong_ms` ms. It did not make
+# the call cheaper, it booked the cost under the next step, which takes
+# :recorded:`next_step_ms` ms. A report that stops before that step shows a fast model.
 #
 # How this page measures
 # ----------------------
@@ -500,7 +508,9 @@ caught(check, resnet, resnet, (image,), (another,), 2e-2, "as made")
 print(f"blind_control = {relative_error(resnet(another), resnet(image)):.3f}")
 
 # %%
-# Two images of noise differ by as little as rounding does. The batch norms of an
+# The check refuses, and it is right: to this network any image is like any other. The
+# error against another image's answer is :recorded:`blind_control`, so a tolerance of
+# three percent would pass an engine that ignores its input. The batch norms of an
 # untrained network hold the statistics of nobody's data. One forward pass in training
 # mode gives them real ones: with ``momentum = None`` they take the average of what they
 # saw, where the default would move them by a tenth of the way.
@@ -526,13 +536,13 @@ caught(check, lambda x: resnet(x.flip(0)), resnet, (pair,), (others,), 1e-2, "sw
 caught(check, lambda x: 1.02 * resnet(x), resnet, (pair,), (others,), 1e-2, "2 % off")
 
 # %%
-# Now the check sees what it is there for: a candidate that swaps the rows of a batch,
-# and one that is off by a little too much. Does it also let a right candidate pass?
-# Half precision rounds every number to eleven bits, as an engine does. Here is what
-# that alone does to the answer, in percent of it, for two kinds of input: noise, and
-# smooth pictures, which are four by four random values in each color, with smooth
-# transitions. The reference computes in double precision, so that all of the error is
-# half's.
+# The control has risen to :recorded:`seeing_control`, and the check sees what it is
+# there for: a candidate that swaps the rows of a batch, and one that is off by a little
+# too much. Does it also let a right candidate pass? Half precision rounds every number
+# to eleven bits, as an engine does. Here is what that alone does to the answer, in
+# percent of it, for two kinds of input: noise, and smooth pictures, which are four by
+# four random values in each color, with smooth transitions. The reference computes in
+# double precision, so that all of the error is half's.
 
 # Output varies: rounding.
 
@@ -556,10 +566,12 @@ for kind, (one, other) in kinds.items():
 image, another = kinds["pictures"]
 
 # %%
-# A network with random weights amplifies the rounding of noise, and the right answer of
-# an engine would be called wrong. *A check needs an input on which rounding is small
-# and another answer is far.* Smooth pictures are such an input: they leave room for a
-# tolerance between the two. From here on all inputs of this network are pictures.
+# On noise, rounding alone is off by :recorded:`half_on_noise` percent, where another
+# image's answer is :recorded:`another_on_noise` percent away. With one percent allowed,
+# a right engine would be called wrong. On pictures the two are
+# :recorded:`half_on_pictures` and :recorded:`another_on_pictures` percent: one percent
+# lies well between them. *A check needs an input on which rounding is small and another
+# answer is far.* From here on all inputs of this network are pictures.
 #
 # Does looking slow it down?
 # --------------------------
@@ -588,7 +600,15 @@ for name, row in {"host": "eager", "graph": "eager, CUDA graph"}.items():
 looked.round(3)
 
 # %%
-# And this is what it saw: the kernels that took longest, of one call.
+# Without a graph the call took :recorded:`profiler_host_percent` percent longer after
+# the profiler, where two rounds before it differed by :recorded:`chance_host_percent`
+# percent. In a CUDA graph the change is :recorded:`profiler_graph_percent` percent.
+# Whether the profiler slows the host or the host slows by itself, these rounds cannot
+# tell. So ``measure`` profiles each way *before* it is timed: none is timed before the
+# first profile, and another after it.
+#
+# And this is what it saw: the kernels that took longest, of one call with
+# :recorded:`launches` launches.
 
 # Needs a GPU: kernels.
 # Output varies: times.
@@ -644,6 +664,8 @@ def cold_and_warm(width):
 
 # Needs a GPU: its cache.
 # Output varies: latency.
+# Figure: Cold weights cost up to :recorded:`cold_over_warm_most` times the time of warm
+#   ones, for networks smaller than the L2 cache; beyond it less.
 widths = (512, 1024, 1536, 2048, 2560, 3072, 4096, 6144)
 weights, ratios = zip(*(cold_and_warm(width) for width in widths))
 l2 = torch.cuda.get_device_properties(0).L2_cache_size / MIB
@@ -658,6 +680,11 @@ axis.legend()
 plt.show()
 
 # %%
+# A loop over one call would have shown these networks up to
+# :recorded:`cold_over_warm_most` times as fast as they are on data that is not in the
+# cache. The gap is widest for networks smaller than the L2 cache of :recorded:`l2_mib`
+# MiB, and shrinks beyond it.
+#
 # The error bars
 # --------------
 #
@@ -703,7 +730,7 @@ repeats = {"idle": in_turns(calls, rounds=12)}
 repeats["idle"].describe().loc[["min", "50%", "max"]].round(3)
 
 # %%
-# That machine had nothing else to do. Yours may decode images or load data. So once
+# These cores had nothing else to do. Yours may decode images or load data. So once
 # more, with another process on each core.
 
 # Needs a GPU: latency.
@@ -732,6 +759,9 @@ repeats["busy"].describe().loc[["min", "50%", "max"]].round(3)
 
 # Needs a GPU: shows the measurement.
 # Output varies: latency.
+# Figure: Calls in a CUDA graph stay within :recorded:`busy_graph_spread` on a busy
+# host;
+#   host-bound ones scatter by :recorded:`busy_host_bound_spread`.
 medians = repeats["idle"].median()
 figure, axes = plt.subplots(1, 2, figsize=(7, 2.8), sharey=True, layout="constrained")
 rows = []
@@ -751,9 +781,12 @@ for host, table in pd.DataFrame(rows).groupby("host"):
         print(f"{name}_moved = {part.moved.abs().max():.1f} percent")
 
 # %%
-# So a conclusion may rest on a row with a CUDA graph. Where no graph can be used, a
-# *ratio* can carry one if both calls were measured in turns, because both sides of a
-# round meet the same host. ``in_turns`` is there for that.
+# In a CUDA graph the repeats lie within :recorded:`idle_graph_spread`, and the busy
+# cores moved their median by :recorded:`busy_graph_moved`. Host-bound repeats scatter
+# by :recorded:`idle_host_bound_spread` on idle cores already, and the busy ones moved
+# them by :recorded:`busy_host_bound_moved`. So a conclusion may rest on a row with a
+# CUDA graph, and on no other. Is a *ratio* safer, if both calls were measured in turns
+# by ``in_turns``, so that both sides of a round meet the same host?
 
 # Needs a GPU: latency.
 # Output varies: latency.
@@ -763,6 +796,11 @@ for host, table in repeats.items():
     print(f"{host}_ratio_range = {low:.2f} to {high:.2f}")
 
 # %%
+# Not by much on this machine. The median ratio is :recorded:`idle_ratio`, with eight
+# rounds of ten from :recorded:`idle_ratio_range`; with busy cores it is
+# :recorded:`busy_ratio`, from :recorded:`busy_ratio_range`. Which side is faster
+# survives, by how much does not. Say the range with such a ratio.
+#
 # A row of the table
 # ------------------
 #
@@ -818,6 +856,8 @@ table.round(4)
 
 # Needs a GPU: shows the measurement.
 # Output varies: latency.
+# Figure: TensorRT is :recorded:`honest_speedup` times as fast as Inductor, and ready
+#   earlier.
 plot_ready(table[table.model == "ResNet-50"])
 engine = table[table.backend == "TensorRT, CUDA graph"].set_index("model")
 print(f"honest_speedup = {engine.speedup['ResNet-50']:.2f}")
@@ -825,6 +865,12 @@ print(f"contiguous_speedup = {engine.speedup['ResNet-50, contiguous']:.2f}")
 print(f"of_limit_percent = {100 * limit_ms / engine.latency_ms['ResNet-50']:.0f}")
 
 # %%
+# With the weights in ``channels_last`` order Inductor wins: TensorRT is
+# :recorded:`honest_speedup` times as fast. At one image all are far from the limit,
+# TensorRT reaches :recorded:`of_limit_percent` percent of it. The eager call without a
+# graph has now been measured in three tables of this page, and has three medians: that
+# is what a host-bound figure is worth.
+#
 # Seconds until ready
 # -------------------
 #
@@ -889,6 +935,15 @@ for name, row in together.iterrows():
 seconds.round(2)
 
 # %%
+# Nearly so: the third time is :recorded:`Inductor_third_over_first` times the first for
+# Inductor, and :recorded:`TensorRT_third_over_first` times for TensorRT. Each was taken
+# once, so that is how far a compile time can be trusted. Warm caches change it by more,
+# and not by the same: from :recorded:`Inductor_emptied_s` to
+# :recorded:`Inductor_warm_s` s for Inductor, from :recorded:`TensorRT_emptied_s` to
+# :recorded:`TensorRT_warm_s` s for TensorRT, whose engine is built anew and only its
+# kernels are kept. Who is ready first depends on the caches. Compile times of this
+# gallery are from empty ones.
+#
 # Memory
 # ------
 #
@@ -960,14 +1015,20 @@ print(f"driver_over_formula_most = {over.max():.2f}")
 memory.round(1)
 
 # %%
+# The mean of the later copies is :recorded:`driver_over_formula_least` to
+# :recorded:`driver_over_formula_most` times the formula. Single copies scatter around
+# it: one reading before and after says little, the formula is what the tables have.
+#
 # When it goes wrong
 # ------------------
 #
 # A comparison can lie without a wrong number in it. Each of these three happened to us.
 #
-# **The other side was not tuned.** The table above has it. In the contiguous rows
+# **The other side was not tuned.** The benchmark table has it. In the contiguous rows
 # PyTorch's convolutions do not get the order that they want, and TensorRT, which
-# chooses the order itself, looks better than it is.
+# chooses the order itself, looks :recorded:`contiguous_speedup` times as fast as the
+# best of PyTorch. In the other rows it is :recorded:`honest_speedup` times. One call of
+# ``.to(memory_format=...)`` decides who wins.
 #
 # **The other side never ran.** ``torch.compile`` works around what it cannot capture.
 # Here a class is defined inside ``forward``. It is another class in each call, so what
@@ -1009,7 +1070,8 @@ for _ in range(12):
 print(f"compilations = {len(compilations)}")
 
 # %%
-# The ruler has two defenses. It compiles with ``fullgraph=True``, which turns the work
+# Twelve calls, :recorded:`compilations` compilations, then none. The ruler has two
+# defenses. It compiles with ``fullgraph=True``, which turns the work
 # around into an error:
 
 torch.compiler.reset()
@@ -1041,9 +1103,13 @@ print(f"lost_over_eager = {lost_ms / latency(captured(lambda: step(x)))[0]:.2f}"
 print(f"lost_over_inductor = {lost_ms / latency(captured(lambda: mended(x)))[0]:.2f}")
 
 # %%
+# Both were caught. What is called compiled here runs at :recorded:`lost_over_eager`
+# times the time of eager, and at :recorded:`lost_over_inductor` times that of what
+# Inductor makes of the mended module.
+#
 # **A mask that masks nothing.** Attention with a mask of which every entry is true has
-# the same answer as attention without one, and runs another kernel. Some libraries make
-# such a mask while a model is traced. Measured against that, anything looks fast.
+# the same answer as attention without one. Some libraries make such a mask while a
+# model is traced.
 
 # Needs a GPU: kernels.
 # Output varies: latency.
@@ -1065,6 +1131,10 @@ print(f"mask_costs = {rows['all true']['ms'] / rows['no mask']['ms']:.2f}")
 pd.DataFrame(rows).T
 
 # %%
+# The mask costs :recorded:`mask_costs` times the time, for the very same answer. The
+# longest kernel even has the same name, so a list of kernels does not show it. Measured
+# against that, anything looks fast. Look at what the other side is given.
+#
 # Take it to production
 # ---------------------
 #
@@ -1101,11 +1171,17 @@ for name in ("TensorRT, CUDA graph", "eager, CUDA graph"):
 # ---------
 #
 # - A plain clock measures how long the host takes to ask: :recorded:`wrong_ms` ms of
-#   :recorded:`events_ms`.
+#   :recorded:`events_ms`. Synchronize, or use events.
 # - Rows with a CUDA graph scatter by :recorded:`idle_graph_spread`, host-bound ones by
 #   :recorded:`idle_host_bound_spread`, on a busy machine by
-#   :recorded:`busy_host_bound_spread`.
-# - A check needs a control: between two images the answers of a random network differed
-#   by :recorded:`blind_control`, once it had statistics by :recorded:`seeing_control`.
+#   :recorded:`busy_host_bound_spread`. Rest conclusions on the former.
+# - Tune the other side: the memory format alone turns :recorded:`honest_speedup` times
+#   as fast into :recorded:`contiguous_speedup`, a needless mask costs PyTorch
+#   :recorded:`mask_costs` times the time.
+# - Empty the caches before comparing compile times: :recorded:`Inductor_warm_s` s or
+#   :recorded:`Inductor_emptied_s` for the same model.
+# - A check needs a control that is far and a rounding that is small. Noise gave
+#   :recorded:`another_on_noise` and :recorded:`half_on_noise` percent, smooth pictures
+#   :recorded:`another_on_pictures` and :recorded:`half_on_pictures`.
 
 # sphinx_gallery_tags = ["measuring", "CUDA graphs", "benchmark", "accuracy"]
