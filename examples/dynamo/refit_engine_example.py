@@ -878,7 +878,7 @@ run_alone(GRAPH)
 layers = encoder.bert.encoder.parameters()
 operations = 2 * sum(weights.numel() for weights in layers) * inputs[0].numel()
 limit_ms = operations / gpu_limits(dtype)[0] / 1e9
-ways = pytorch_alone(encoder) | {
+ways = pytorch_alone(encoder, autotune=False) | {
     "TensorRT fixed": lambda: build(torch.export.export(encoder, inputs), True),
     "TensorRT refittable": lambda: build(torch.export.export(encoder, inputs)),
 }
