@@ -604,8 +604,8 @@ looked.round(3)
 # the profiler, where two rounds before it differed by :recorded:`chance_host_percent`
 # percent. In a CUDA graph the change is :recorded:`profiler_graph_percent` percent.
 # Whether the profiler slows the host or the host slows by itself, these rounds cannot
-# tell. So ``measure`` profiles each way *before* it is timed: none is timed before the
-# first profile, and another after it.
+# tell. So ``measure`` profiles each way *before* it is timed, and no row was timed in a
+# process that had not profiled yet.
 #
 # And this is what it saw: the kernels that took longest, of one call with
 # :recorded:`launches` launches.
@@ -759,9 +759,9 @@ repeats["busy"].describe().loc[["min", "50%", "max"]].round(3)
 
 # Needs a GPU: shows the measurement.
 # Output varies: latency.
-# Figure: Calls in a CUDA graph stay within :recorded:`busy_graph_spread` on a busy
-# host;
-#   host-bound ones scatter by :recorded:`busy_host_bound_spread`.
+# Figure: On a busy host calls in a CUDA graph stay within
+#   :recorded:`busy_graph_spread`, host-bound ones scatter by
+#   :recorded:`busy_host_bound_spread`.
 medians = repeats["idle"].median()
 figure, axes = plt.subplots(1, 2, figsize=(7, 2.8), sharey=True, layout="constrained")
 rows = []
@@ -831,7 +831,8 @@ print(f"limit_ms = {limit_ms:.3f}")
 
 # %%
 # The table has the same network twice: with its weights in ``channels_last`` order, and
-# as PyTorch makes it. Autotuning is left out here to save a minute.
+# as PyTorch makes it. Autotuning is left out here to save a minute; it could only help
+# PyTorch.
 
 # Needs a GPU: the benchmark.
 # Output varies: latency.
