@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gallery.errors import GalleryError
-from gallery.kernel import Progress, run_notebook
+from gallery.kernel import Progress, Run, run_notebook
 from gallery.paths import ENGINES
 from gallery.recording import partial_path, write_atomically
 from gallery.script import Script, needs_gpu
@@ -62,8 +62,8 @@ def execute_without_gpu(
     folder: Path = ENGINES,
     timeout: float = TIME_LIMIT_S,
     progress: Progress = lambda cell, cells: None,
-) -> tuple[EngineReport, float]:
-    """Run every cell that needs no GPU; return the report and the seconds it took.
+) -> tuple[EngineReport, Run]:
+    """Run every cell that needs no GPU; return the report and what came of the run.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def execute_without_gpu(
         path = report_path(script, folder)
         workspace.also_remove(partial_path(path))
         write_atomically(path, json.dumps(vars(report), indent=1) + "\n")
-    return report, sum(run.cell_seconds)
+    return report, run
 
 
 def identity(script: Script) -> str:

@@ -67,12 +67,15 @@ class Run:
         Seconds of each code cell, 0 for a skipped one.
     skipped
         How many cells were left out because they need a GPU.
+    ended_early
+        Why the tutorial ended itself before its last cell; empty if it did not.
     """
 
     notebook: nbformat.NotebookNode
     report: dict
     cell_seconds: list[float] = field(default_factory=list)
     skipped: int = 0
+    ended_early: str = ""
 
 
 class TutorialError(GalleryError):
@@ -106,7 +109,8 @@ def run_notebook(
     brought
         Folder with files made on another machine, put into the tutorial's folder.
     skip_gpu_cells
-        Leave out the cells that are marked ``# Needs a GPU:``.
+        Leave out the cells that are marked ``# Needs a GPU:``. A cell that raises
+        ``SystemExit("why")`` then ends the tutorial early, which is no failure.
     progress
         Called with (number of the cell, how many there are) before each code cell.
 
@@ -178,6 +182,8 @@ def run_notebook(
                         if skip_gpu_cells and needs_gpu(cell.source):
                             run.skipped += 1
                             continue
+                        if run.ended_early:
+                            continue
                         progress(current, len(code_cells))
                     client.timeout = max(1, int(deadline - time.monotonic()))
                     started = time.monotonic()
@@ -193,6 +199,10 @@ def run_notebook(
                     except CellExecutionError as error:
                         if is_own:
                             raise fail(f"{error.ename}: {error.evalue}") from None
+                        why = skip_gpu_cells and _early_end(error)
+                        if why:
+                            run.ended_early = why
+                            continue
                         line = _line_in_cell(error)
                         skipped = code_cells[:current] if skip_gpu_cells else []
                         raise fail(_reason(error, script, skipped), line) from None
@@ -253,6 +263,13 @@ def _line_in_cell(error: CellExecutionError) -> int:
     """Line of the failing cell in which the error arose, or 1."""
     found = re.search(r"Cell In\[\d+\], line (\d+)", ANSI.sub("", error.traceback))
     return int(found[1]) if found else 1
+
+
+def _early_end(error: CellExecutionError) -> str:
+    """What a cell said that ended its tutorial; empty if it failed, or said nothing."""
+    words = " ".join(ANSI.sub("", str(error.evalue)).split())
+    has_reason = error.ename == "SystemExit" and re.search("[A-Za-z]{2}", words)
+    return shorten(words, MAX_REASON, placeholder=" ...") if has_reason else ""
 
 
 def _death(manager: AsyncKernelManager) -> str:

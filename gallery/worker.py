@@ -42,7 +42,9 @@ def measure(script: Script, folder: Path, limit: float, emit: Emit) -> dict:
 def cpu(script: Script, folder: Path, limit: float, emit: Emit) -> dict:
     from gallery.engines import execute_without_gpu
 
-    execute_without_gpu(script, timeout=limit, progress=_progress(emit))
+    _, run = execute_without_gpu(script, timeout=limit, progress=_progress(emit))
+    if run.ended_early:
+        return {"here": f"ended early: {run.ended_early}"}
     return {"here": "ran on the CPU"}
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import os
 
 import pytest
 from rich.console import Console
@@ -13,6 +14,7 @@ from gallery.kernel import TutorialError, run_notebook
 from gallery.script import read_script
 from gallery.status import row, table
 from gallery.workspace import Workspace
+from tests.conftest import run_gallery
 
 torch_is_missing = importlib.util.find_spec("torch_tensorrt") is None
 pytestmark = pytest.mark.skipif(
@@ -73,14 +75,63 @@ def _script(tmp_path, old="", new=""):
 
 def test_a_tutorial_builds_engines_and_skips_gpu_cells(tmp_path):
     script = _script(tmp_path)
-    report, seconds = execute_without_gpu(script, folder=tmp_path / "engines")
+    report, run = execute_without_gpu(script, folder=tmp_path / "engines")
     [engine] = report.engines
     assert engine["size_bytes"] > 1000
     assert engine["inputs"][0]["dtype"] == "float32"
     assert report.percent_in_engines == 100
     assert report.skipped_cells == 1
-    assert seconds > 0
+    assert sum(run.cell_seconds) > 0
+    assert not run.ended_early
     assert load_engine_report(script, tmp_path / "engines") == report
+
+
+def test_a_tutorial_that_says_why_it_ends_early_does_not_fail(project, tiny):
+    """Such as the serving tutorial, where its server cannot run."""
+    text = tiny.read_text()
+    early = '# A table.\n\nraise SystemExit("No server:\\nno Linux.")\n\n'
+    tiny.write_text(text.replace("# A table.\n", early))
+    script = read_script(tiny)
+    run = _run(script)
+    assert run.ended_early == "No server: no Linux."
+    cells = [cell for cell in run.notebook.cells if cell.cell_type == "code"]
+    ran = [cell.execution_count is not None for cell in cells]
+    assert ran[0] and not ran[-1], "it went on, or did not begin"
+    words = ("run", "--no-gpu", "--unchecked", "tiny")
+    done = run_gallery(project, *words, env=os.environ | {"COLUMNS": "200"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    [line] = [line for line in done.stdout.splitlines() if "│ tiny" in line]
+    assert "ended early: No server: no Linux." in line
+
+
+@pytest.mark.parametrize("end", ["", "0", "3"])
+def test_an_end_without_a_reason_is_a_failure(tiny, end):
+    text = tiny.read_text().replace(
+        "# A table.\n", f"# A table.\n\nraise SystemExit({end})\n"
+    )
+    tiny.write_text(text)
+    with pytest.raises(TutorialError, match=r"cell \d of \d\): SystemExit"):
+        _run(read_script(tiny))
+
+
+def test_a_recording_does_not_end_early(tiny, gpus):
+    text = tiny.read_text().replace(
+        "# A table.\n", '# A table.\n\nraise SystemExit("No server here.")\n'
+    )
+    tiny.write_text(text)
+    with pytest.raises(TutorialError, match="SystemExit: No server here"):
+        _run(read_script(tiny), skip_gpu_cells=False)
+
+
+def _run(script, skip_gpu_cells=True):
+    with Workspace() as workspace:
+        return run_notebook(
+            script,
+            workspace,
+            after="provenance.collect",
+            timeout=60,
+            skip_gpu_cells=skip_gpu_cells,
+        )
 
 
 def test_an_engine_that_cannot_be_built_fails_by_line_and_leaves_no_report(tmp_path):
