@@ -30,10 +30,15 @@ FOLDER = "tutorials/results"
 NOTHING = "No tutorial with a benchmark has been recorded with its present code yet."
 
 
+# Its rows show how a comparison misleads; they are no results.
+ABOUT_THE_METHOD = {"how_we_measure"}
+
+
 def measured() -> list[Tutorial]:
     """Tutorials with benchmark rows of their present code, along the learning path."""
     path = [t for section in learning_path(PATH_FILE) for t, _ in section.tutorials]
-    return [t for t in path if t.recording and benchmark(t) is not None]
+    shown = [t for t in path if t.name not in ABOUT_THE_METHOD]
+    return [t for t in shown if t.recording and benchmark(t) is not None]
 
 
 def write_downloads(folder: Path) -> None:

@@ -10,13 +10,17 @@ At a glance
 
 - One photograph takes :recorded:`eager_ms` ms in eager PyTorch and :recorded:`fast_ms`
   ms in an engine behind a CUDA graph.
-- Against the best that PyTorch does alone, with a CUDA graph on both sides, TensorRT is
-  :recorded:`tensorrt_b1` times as fast at batch 1, :recorded:`tensorrt_b4` at 4,
-  :recorded:`tensorrt_b16` at 16 and :recorded:`tensorrt_b64` at 64. Below one it loses.
+- With a CUDA graph on both sides, :recorded:`fastest_b1` wins at every batch size: of
+  its speed TensorRT reaches :recorded:`tensorrt_b1` at batch 1, :recorded:`tensorrt_b4`
+  at 4, :recorded:`tensorrt_b16` at 16 and :recorded:`tensorrt_b64` at 64.
+- TensorRT is ready first: in :recorded:`ready_tensorrt_b1` s at batch 1, where Inductor
+  takes :recorded:`ready_inductor_b1` s, and :recorded:`ready_autotune_b1` s with
+  max-autotune.
+- Where no CUDA graph can be used, Inductor takes :recorded:`inductor_over_tensorrt`
+  times as long as TensorRT at batch 1 (:recorded:`inductor_over_tensorrt_spread`, from
+  round to round).
 - One engine for all batch sizes takes :recorded:`all_sizes_b1` times as long at batch 1
   as an engine of its own, and :recorded:`all_sizes_b16` at 16.
-- Where no CUDA graph is used, ``torch.compile(backend="tensorrt")`` takes
-  :recorded:`jit_over_tensorrt` times as long a call as the network compiled ahead.
 
 What you will learn
 -------------------
@@ -618,9 +622,11 @@ for way in ("eager", "inductor", "jit"):
     print(f"{way}_over_tensorrt_spread = {spread}")
 
 # %%
-# ``jit`` is ``torch.compile`` with TensorRT. In each call it checks its *guards*, the
+# Without a CUDA graph TensorRT is the fastest: it has the fewest launches, and launches
+# are what the host pays for. ``jit`` is ``torch.compile`` with TensorRT; it takes
+# :recorded:`jit_over_tensorrt` times as long. In each call it checks its *guards*, the
 # conditions under which PyTorch may use what it compiled, collects the weights, and
-# binds them.
+# binds them. The spreads are wide, because the host's pace is.
 #
 # A CUDA graph takes the host out of the way: it replays all launches of a call with a
 # single one. The addresses and shapes are recorded as well, so there is one graph for
@@ -641,7 +647,9 @@ for label, milliseconds in graph_ms.items():
 print(f"user_over_ruler = {graph_ms['whole_engine'] / graph_ms['by_hand']:.2f}")
 
 # %%
-# ``default`` is ``enable_cudagraphs`` without a strategy.
+# ``default`` is ``enable_cudagraphs`` without a strategy. With TensorRT-RTX it gains
+# next to nothing: :recorded:`graph_default` ms, where the whole engine in a graph takes
+# :recorded:`graph_whole_engine` ms.
 #
 # One engine for a range of batch sizes
 # -------------------------------------
@@ -787,8 +795,11 @@ for batch in batches:
 table
 
 # %%
-# ``tensorrt_b1`` and so on are TensorRT's speed over the best that PyTorch does alone.
-# The other ratios are times over TensorRT's.
+# ``tensorrt_b1`` and so on are TensorRT's speed over the best that PyTorch does alone,
+# and that is Inductor's at each size. The other ratios are times over TensorRT's. The
+# engine that ``torch.compile`` builds is not only slow to call. In a CUDA graph, where
+# guards cost nothing, it still takes :recorded:`jit_b1` times as long as the one that
+# was compiled ahead.
 #
 # Milliseconds at one batch size say little about another. The fraction of the limit
 # does:
@@ -827,9 +838,9 @@ plot_ready(table)
 # Why
 # ---
 #
-# The profiler lists the kernels of one call. Grouped, at batch 16: what convolutions
-# and matrix products take, what elementwise operations and normalizations take, and
-# the rest.
+# The profiler lists the kernels of one call. Grouped by words in their names, at batch
+# 16: what elementwise operations and normalizations take, what convolutions and matrix
+# products take, and the rest.
 
 # Needs a GPU: it profiles calls.
 # Output varies: it prints timings.
@@ -862,6 +873,17 @@ for way, call in {
         print(f"{row.microseconds:5.0f} us {row.launches:3} x {row.kernel[:60]}")
 
 # %%
+# Inductor leaves the convolutions to cuDNN and cuBLAS, and adds kernels of its own for
+# what stands between them: :recorded:`inductor_launches` launches,
+# :recorded:`inductor_us` microseconds. TensorRT needs :recorded:`tensorrt_launches`
+# launches. Its kernels are named ``convFwd_pointwise`` or ``matMul_pointwise``: they do
+# the elementwise work together with the convolution. The rule above finds *pointwise*
+# first and counts them under elementwise, so read that line of TensorRT's as the whole
+# network. Fusing saves launches and traffic, and still the sum is larger,
+# :recorded:`tensorrt_us` microseconds: these convolutions are slower than cuDNN's and
+# cuBLAS's. The longest of all is one single launch, of a kernel made for an older
+# generation (``sm80``; the others are ``sm90``, this GPU's).
+#
 # And the engine for all sizes? TensorRT-RTX makes kernels on the GPU, at run time. For
 # a dynamic shape it has three strategies: ``lazy``, the default, starts with kernels
 # that fit every shape and makes special ones in the background; ``eager`` makes them in
@@ -908,6 +930,14 @@ for batch in (1, 16):
             print(f"{strategy}: {error}")
 
 # %%
+# The strategy is not the cause. With each of them the engine for all sizes needs longer
+# than the engine of its own: at batch 1 :recorded:`lazy_over_static_b1`,
+# :recorded:`eager_over_static_b1` and :recorded:`none_over_static_b1` times, at batch
+# 16 :recorded:`lazy_over_static_b16`, :recorded:`eager_over_static_b16` and
+# :recorded:`none_over_static_b16` times. At batch 16 it also has more launches than the
+# :recorded:`tensorrt_launches` of the engine made for that size: less is fused where
+# the batch is not known when the engine is built.
+#
 # Which precision does it run in?
 # -------------------------------
 #
@@ -1043,13 +1073,18 @@ else:
 # Takeaways
 # ---------
 #
-# - With a CUDA graph on both sides, TensorRT is :recorded:`tensorrt_b1` times as fast
-#   as the best that PyTorch does alone at batch 1, and :recorded:`tensorrt_b16` times
-#   at batch 16.
-# - Where no CUDA graph can be used, eager takes :recorded:`eager_over_tensorrt` times
-#   as long as TensorRT at batch 1, Inductor :recorded:`inductor_over_tensorrt` times.
+# - With a CUDA graph on both sides, Inductor is the fastest way to run this ResNet on
+#   this GPU. TensorRT reaches :recorded:`tensorrt_b1` of its speed at batch 1, and
+#   :recorded:`tensorrt_b64` at batch 64.
+# - Where no CUDA graph can be used, TensorRT is the fastest at batch 1: Inductor takes
+#   :recorded:`inductor_over_tensorrt` times as long
+#   (:recorded:`inductor_over_tensorrt_spread`), ``torch.compile`` with TensorRT
+#   :recorded:`jit_over_tensorrt` times (:recorded:`jit_over_tensorrt_spread`).
+# - The CUDA graph matters more than the compiler: the same engine takes
+#   :recorded:`graph_without` ms without one and :recorded:`graph_whole_engine` ms with.
 # - One engine for all sizes takes :recorded:`all_sizes_b1` times as long as an engine
-#   of its own at batch 1. For a batch size that comes often, build its own.
+#   of its own at batch 1, and no strategy changes that. Build an engine for each batch
+#   size that comes often.
 # - Count the engines that ran: the build with a typo ran
 #   :recorded:`engines_of_the_typo`, and its answers were right.
 #
