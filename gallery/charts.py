@@ -55,8 +55,13 @@ def speedups(rows: pd.DataFrame) -> tuple[bytes, str]:
                 va="center",
             )
         axes.set_xscale("log")
+        low, high = axes.get_xlim()
+        axes.set_xlim(min(low / 1.12, 0.7), max(high * 1.05, 1.4))  # for the words
         _plain_ticks(axes, "x")
-        axes.set_xlabel("left: PyTorch is faster      right: TensorRT is faster")
+        above = dict(xytext=(0, 6), textcoords="offset points", annotation_clip=False)
+        where = dict(xy=(1, 1), xycoords=("data", "axes fraction"), **above)
+        axes.annotate("PyTorch wins ← ", ha="right", **where)
+        axes.annotate(" → TensorRT wins", ha="left", **where)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
         data = _svg(figure)
@@ -94,6 +99,8 @@ def ready_against_latency(rows: pd.DataFrame) -> tuple[bytes, str]:
         axes.axhline(1, color=GRAY, linewidth=1)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, 0.8), max(high, 1.25))
         _plain_ticks(axes, "x")
         _plain_ticks(axes, "y")
         axes.set_xlabel("seconds until ready: compilation and first call")
@@ -116,6 +123,8 @@ def _plain_ticks(axes: Axes, which: str) -> None:
     if high / low < 8:
         ticks = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 3, 4, 5, 7]
         ticks += [10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 500]
+    if high / low < 3:
+        ticks += [1.1, 1.3, 1.7, 2.5, 6, 8, 9, 11, 12, 13, 14, 16, 18, 25, 50, 70, 120]
     axis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
     axis.set_minor_locator(FixedLocator([]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
