@@ -860,6 +860,7 @@ else:
 # because it finds its libraries relative to where it lies. (The number that the cell
 # shows is the program's length in characters.)
 
+# Output varies: the program holds paths of this machine.
 triton = site / "pytriton" / "tritonserver"
 for file in (triton / "python_backend_stubs" / served_by).iterdir():
     (triton / "backends" / "python" / file.name).symlink_to(file)
@@ -1175,7 +1176,7 @@ parts.round(2)
 
 # %%
 # A service is judged by its slowest answers. p99 is the latency that one request in a
-# hundred exceeds.
+# hundred exceeds. Mind the two scales again.
 
 # Needs a GPU: it measures the GPU.
 # Output varies: measured on the clock.
@@ -1243,6 +1244,7 @@ print("Server gone:", ask(triton_grpc.InferenceServerClient("127.0.0.1:9"), pixe
 # its name where it is missing.
 
 # Needs a GPU: without one there is no engine to load.
+# Output varies: a warning carries the time and the process.
 load_it = f"import torch; torch.export.load({str(compiled_pt2)!r})"
 done = subprocess.run([sys.executable, "-c", load_it], capture_output=True, text=True)
 print((done.stderr.strip().splitlines() or ["It was loaded."])[-1])
