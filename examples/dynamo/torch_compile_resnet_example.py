@@ -882,7 +882,7 @@ for way, call in {
 # network. Fusing saves launches and traffic, and still the sum is larger,
 # :recorded:`tensorrt_us` microseconds: these convolutions are slower than cuDNN's and
 # cuBLAS's. The longest of all is one single launch, of a kernel made for an older
-# generation (``sm80``; the others are ``sm90``, this GPU's).
+# generation (``sm80``; the others in the list are ``sm90``, this GPU's).
 #
 # And the engine for all sizes? TensorRT-RTX makes kernels on the GPU, at run time. For
 # a dynamic shape it has three strategies: ``lazy``, the default, starts with kernels
