@@ -72,6 +72,13 @@ def test(session: nox.Session) -> None:
     session.run(python, "-m", "pytest", *session.posargs)
 
 
+@nox.session(python=["3.11", "3.12", "3.13", "3.14"])
+def pythons(session: nox.Session) -> None:
+    """Run both commands of the README on each Python that this machine has."""
+    session.install("nox")
+    session.run("nox", "-s", "gallery", "test")
+
+
 @nox.session(venv_backend="none")
 def notebooks(session: nox.Session) -> None:
     """Run the recorded notebooks again with nbval, on a GPU, and compare."""
