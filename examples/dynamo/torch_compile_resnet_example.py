@@ -2,8 +2,8 @@
 ResNet with torch.compile
 =========================
 
-Compile an image classifier with TensorRT, prove that it is still right, and see at
-which batch sizes that beats what PyTorch does alone.
+Compile an image classifier with TensorRT, prove that it is still right, and compare it
+with the best that PyTorch does alone, at four batch sizes.
 
 At a glance
 -----------
@@ -105,7 +105,8 @@ print("TensorRT-RTX" if rtx else "TensorRT", "on", device.type)
 # get a half-precision engine. ``channels_last`` is the memory format that tensor cores,
 # the GPU's units for matrix products, prefer for convolutions. PyTorch gets a copy of
 # the model in it. TensorRT chooses its formats itself; a ``channels_last`` model with a
-# range of batch sizes would even be cut, and its last layer be left to PyTorch.
+# range of batch sizes would even be cut (``dryrun=True``, explained below, shows it),
+# and its last layer be left to PyTorch.
 #
 # The weights are pretrained where torchvision's can be downloaded. Elsewhere they are
 # random, which changes no timing. But a network with random weights answers nearly the
@@ -622,8 +623,9 @@ for way in ("eager", "inductor", "jit"):
     print(f"{way}_over_tensorrt_spread = {spread}")
 
 # %%
-# Without a CUDA graph TensorRT is the fastest: it has the fewest launches, and launches
-# are what the host pays for. ``jit`` is ``torch.compile`` with TensorRT; it takes
+# Without a CUDA graph TensorRT is the fastest in the median of the rounds. Launches are
+# what the host pays for, and it has fewer of them than Inductor, as *Why* shows.
+# ``jit`` is ``torch.compile`` with TensorRT; it takes
 # :recorded:`jit_over_tensorrt` times as long. In each call it checks its *guards*, the
 # conditions under which PyTorch may use what it compiled, collects the weights, and
 # binds them. The spreads are wide, because the host's pace is.
@@ -730,7 +732,7 @@ print(f"gigabytes = {gigabytes:.0f}")
 #
 # - eager PyTorch and Inductor, with images and weights in ``channels_last``, and
 #   Inductor as one graph. At batch 1 also its mode ``max-autotune``, which tries many
-#   kernels for each layer and takes minutes;
+#   kernels for each layer;
 # - TensorRT, compiled ahead of time for the very batch size, and at batch 1 and 16 also
 #   by ``torch.compile``;
 # - TensorRT with one engine for all sizes, built once, above. By default such an engine
@@ -796,7 +798,9 @@ table
 
 # %%
 # ``tensorrt_b1`` and so on are TensorRT's speed over the best that PyTorch does alone,
-# and that is Inductor's at each size. The other ratios are times over TensorRT's. The
+# and that is Inductor's at each size. At batch 1 max-autotune, tried once, took
+# :recorded:`ready_autotune_b1` s and came out slower than plain Inductor. The other
+# ratios are times over TensorRT's. The
 # engine that ``torch.compile`` builds is not only slow to call. In a CUDA graph, where
 # guards cost nothing, it still takes :recorded:`jit_b1` times as long as the one that
 # was compiled ahead.
