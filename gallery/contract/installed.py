@@ -75,6 +75,8 @@ def _is_of_another_library(value: object) -> bool:
 def _options(path: str, value: object) -> list[str] | None:
     if not callable(value):
         return None
+    if inspect.isclass(value) and issubclass(value, Enum):
+        return None  # its signature is Python's own, and changes with its version
     name = path.rpartition(".")[2]
     if name in BY_HAND and inspect.isclass(value):
         return sorted(BY_HAND[name])
