@@ -6,10 +6,15 @@ start it. The model is a ResNet-18 with random weights and small images.
 
 from __future__ import annotations
 
+import os
+
+# Servers are started by forking. gRPC's own handlers of a fork start threads in the new
+# process, which fail there now and then, and the server with them.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
 import asyncio
 import io
 import json
-import os
 import re
 import shutil
 import signal
