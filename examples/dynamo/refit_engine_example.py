@@ -31,7 +31,7 @@ What you will learn
 - What a refit saves against a build, and what a refittable engine costs.
 - What requests see that arrive during a refit, and what a captured CUDA graph does
   after it.
-- Which mistakes a refit refuses, and which it passes over in silence.
+- Which mistakes a refit refuses, and how to notice one that it does not.
 - How to roll out new weights without a failed request.
 
 Prerequisites
@@ -1085,7 +1085,6 @@ timeline = watch("other_process", roll_out, {"model": made["refittable"]})
 #   :recorded:`swap_gap_ms` ms.
 # - A graph captured by hand answers with :recorded:`replay_after_refit` after the
 #   refit, a call with :recorded:`call_after_refit`: capture again.
-# - Check every refitted engine: some wrong models pass without an exception, and
-#   ``verify_output`` only logs.
+# - Check every refitted engine yourself: ``verify_output`` only logs what it finds.
 
 # sphinx_gallery_tags = ["refit", "torch.export", "transformers", "CUDA graphs"]
