@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -17,6 +18,9 @@ from gallery.plain import rst_escaped
 from gallery.recording import Recording, load_recording, recording_path
 from gallery.script import Script, find_scripts, read_script
 from gallery.values import fill, look_up, names_quoted, printed_values
+
+# From its heading to the next one.
+AT_A_GLANCE = re.compile(r"^At a glance\n-+\n.*?(?=^\S[^\n]*\n-+\n)", re.M | re.S)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,12 +88,15 @@ class Tutorial:
         return look_up(name, self.values, complete=self.is_complete)
 
     def filled(self, text: str) -> str:
-        """The text with its recorded values."""
-        return fill(text, self.value)
+        """The text with its recorded values; without a recording, no *at a glance*."""
+        return fill(self._told(text), self.value)
 
     def filled_rst(self, text: str) -> str:
         """The same where the values stand in reStructuredText."""
-        return fill(text, lambda name: rst_escaped(self.value(name)))
+        return fill(self._told(text), lambda name: rst_escaped(self.value(name)))
+
+    def _told(self, text: str) -> str:
+        return AT_A_GLANCE.sub("", text) if self.recording is None else text
 
     @cached_property
     def description(self) -> str:

@@ -44,6 +44,9 @@ def test_a_new_tutorial_builds_a_site(project):
     assert built.returncode == 0, built.stdout + built.stderr
     page = (project / "site/tutorials/dynamo/my_first_page.html").read_text()
     assert "Not recorded yet" in page
+    # Nothing is measured, so nothing is told at a glance.
+    assert "At a glance" not in page
+    assert "What you will learn" in page
     assert "(not recorded) times as fast" in page
 
 
