@@ -13,7 +13,6 @@ from collections.abc import Iterator
 
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 COLLECTIONS = ast.Tuple | ast.List | ast.Set
-COMPREHENSIONS = ast.ListComp | ast.GeneratorExp | ast.DictComp | ast.SetComp
 
 COPIES = {"copy.copy", "copy.deepcopy"}
 
