@@ -61,6 +61,10 @@ CELLS = {
     "in parts": (
         "import time\nfor part in 'abc':\n    print(part, flush=True); time.sleep(0.3)"
     ),
+    "profiled": (
+        "import os\nos.write(2, b'USDT:2026 profiler_start\\nkept\\n'); "
+        "import time; time.sleep(0.3)"
+    ),
     "last": "Path('later').exists()",
 }
 
@@ -125,6 +129,12 @@ def test_a_tutorial_with_two_models_tells_the_weights_of_both(odd):
 def test_text_printed_in_a_row_is_one_output(odd):
     printed = [out.text for out in odd["in parts"] if out.name == "stdout"]
     assert printed == ["a\nb\nc\n"]
+
+
+def test_trace_points_of_the_profiler_are_left_out(odd):
+    text = _texts(odd["profiled"])
+    assert "kept" in text
+    assert "USDT" not in text
 
 
 def test_words_that_come_late_do_not_lose_the_run(odd):

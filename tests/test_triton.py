@@ -450,13 +450,9 @@ def test_a_model_that_does_not_load_is_told_with_the_reason(page, tmp_path):
     broken["write_entry"]("broken", program)
     config = tmp_path / "models" / "broken" / "config.pbtxt"
     config.write_text(config.read_text().replace('"python"', '"pithon"'))
-    # While the server ends, gRPC's poller now and then writes into another line.
-    message = "ev_epoll1"
-    for _ in range(3):
-        if "ev_epoll1" in message:
-            with pytest.raises(RuntimeError) as failed:
-                broken["start_server"](60)
-            message = str(failed.value)
+    with pytest.raises(RuntimeError) as failed:
+        broken["start_server"](60)
+    message = str(failed.value)
     assert message.startswith("The server did not start: failed to load 'broken'")
     assert "unable to find backend library for backend 'pithon'" in message
     assert f"(log: {tmp_path / 'server.log'})" in message
