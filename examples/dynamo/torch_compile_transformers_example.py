@@ -330,7 +330,9 @@ def empty_caches():
     os.environ["TRITON_CACHE_DIR"] = f"{folder}/triton"
     if torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx:
         cache = torch_tensorrt.runtime.RuntimeSettings().runtime_cache
-        Path(cache).unlink(missing_ok=True)
+    else:
+        cache = torch_tensorrt.dynamo._defaults.TIMING_CACHE_PATH
+    Path(cache).unlink(missing_ok=True)
 
 
 def warm_up():
@@ -458,8 +460,8 @@ def results(rows):
 def in_turns(calls, rounds=15):
     """Medians in ms of several calls, measured in turns: one column a call.
 
-    For calls that the host holds up: single figures move with its load, the ratio
-    within a round hardly does.
+    For calls that the host holds up: a busy host slows all of them, but not alike, so
+    the ratio within a round is told with its spread, and only a large one means much.
     """
     return pd.DataFrame(
         [
