@@ -123,6 +123,7 @@ def build(project: Path, names: list[str]) -> Path:
     """
     site = PREVIEWS / "html"
     banner = BANNER.format(names=" and ".join(names))
+    packages = filter(None, [str(project), os.environ.get("PYTHONPATH")])
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-c", ".", "docs"]
         + [str(site), "-D", f"gallery_recordings={MACHINE}"]
@@ -131,7 +132,7 @@ def build(project: Path, names: list[str]) -> Path:
         cwd=project,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(project)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(packages)},
     )
     if done.returncode:
         told = (done.stdout + done.stderr).replace(f"{project}/", "").strip()

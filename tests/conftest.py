@@ -73,6 +73,12 @@ PACKAGES = {"torch": "2.14.0", "torch-tensorrt-rtx": "2.14.0", "tensorrt-rtx": "
 TEST_GPU = ["Test GPU", 79.0]
 
 
+def python_path(folder: Path) -> str:
+    """The folder, and then where this Python was told to look for packages."""
+    told = os.environ.get("PYTHONPATH", "")
+    return os.pathsep.join(filter(None, [str(folder), told]))
+
+
 @dataclass(frozen=True)
 class StandIns:
     """A machine with GPUs, as the recorder sees it.
@@ -102,7 +108,7 @@ class StandIns:
         """For a process that is to find these stand-ins."""
         own = {
             "PATH": f"{self.folder}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(self.folder),
+            "PYTHONPATH": python_path(self.folder),
             # Locks on GPUs lie there: two runs of the tests do not wait for each other.
             "TMPDIR": str(self.folder.parent / "tmp"),
         }

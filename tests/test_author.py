@@ -15,6 +15,8 @@ from tests.conftest import ROOT, build_site, run_gallery
 @pytest.fixture
 def repository(project):
     """The project as a git repository with everything committed."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
     for words in (
         ["init", "-q"],
         ["add", "-A"],

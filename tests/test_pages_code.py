@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, python_path
 
 BLOCK = re.compile(r"^\.\. code-block:: (\w+)\n\n((?:   .*\n|\n)+)", re.MULTILINE)
 # What a machine without a GPU and without a network needs in its place.
@@ -48,7 +48,11 @@ def run(code: str, folder) -> str:
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(folder)},
+        env={
+            "PYTHONPATH": python_path(ROOT),
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(folder),
+        },
         capture_output=True,
         text=True,
         timeout=300,

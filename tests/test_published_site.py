@@ -9,7 +9,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 from gallery.benchmarks import benchmark
 from gallery.cards import PATH_FILE
@@ -20,6 +19,8 @@ from gallery.tables import numbers
 from gallery.tutorial import load_tutorial
 from tests.conftest import ROOT, build_site
 
+SOURCES = ("conf.py", "docs", "examples", "gallery", "recordings", "*.rst", "*.txt")
+GENERATED = ("__pycache__", "_build", "tutorials", "sg_execution_times.rst")
 NAMES = [path.stem for path in find_scripts()]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -28,18 +29,13 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 def site(tmp_path_factory) -> Path:
     """A fresh copy of the repository's sources, built with warnings as errors."""
     project = tmp_path_factory.mktemp("site") / "project"
-    sources = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    for name in sources:
-        if (ROOT / name).is_file():
-            target = project / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, target)
+    project.mkdir()
+    for source in (path for name in SOURCES for path in ROOT.glob(name)):
+        if source.is_dir():
+            ignored = shutil.ignore_patterns(*GENERATED)
+            shutil.copytree(source, project / source.name, ignore=ignored)
+        else:
+            shutil.copy(source, project)
     done = build_site(project)
     assert done.returncode == 0, done.stderr
     return project / "site"
@@ -151,8 +147,9 @@ def test_every_page_has_a_description_and_a_title_of_its_own(site):
 def browser():
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
         )
         yield browser
