@@ -35,9 +35,10 @@ def hold_to_contract(scripts: list[Script]) -> tuple[list[Script], dict[str, str
         for message in found:
             print(message, file=sys.stderr)
         if found:
+            places = f"{len(found)} places" if len(found) > 1 else "one place"
             refused[script.name] = (
-                f"{script.name} breaks the contract in {len(found)} places, listed "
-                "above. Mend them, or run it as it is: --unchecked"
+                f"{script.name} breaks the contract in {places}, listed above. Mend "
+                "that, or run it as it is: --unchecked"
             )
         else:
             kept.append(script)

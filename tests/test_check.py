@@ -49,7 +49,7 @@ def test_what_a_run_leaves_out(examples, capsys):
     kept, refused = hold_to_contract([faulty, good])
     assert kept == [good]
     assert refused == {
-        "faulty": "faulty breaks the contract in 2 places, listed above. Mend them, or "
+        "faulty": "faulty breaks the contract in 2 places, listed above. Mend that, or "
         "run it as it is: --unchecked"
     }
     out, told = capsys.readouterr()
