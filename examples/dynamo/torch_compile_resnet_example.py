@@ -776,10 +776,11 @@ with torch_tensorrt.runtime.set_dynamic_shapes_kernel_strategy(flexible, "eager"
 
 # Needs a GPU: it shows the timings.
 # Output varies: it prints timings.
-for row in rows:
-    if "one engine" in row["backend"]:
-        row["compile_s"] = flexible_s
 table = results(rows)
+table.loc[table.backend.str.contains("one engine"), "compile_s"] = flexible_s
+size = table["shape"].str.partition("x")[0].astype(int)
+table["arithmetic_ms"] = size * flops / tflops / 1e9
+table["memory_ms"] = (size * moved + held) / gigabytes / 1e6
 graphs = table[table.backend.str.endswith(", CUDA graph")].copy()
 graphs["backend"] = graphs.backend.str.removesuffix(", CUDA graph")
 for batch in batches:

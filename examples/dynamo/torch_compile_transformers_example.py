@@ -788,13 +788,13 @@ SIZES = {"1x128": (1, 128), "8x128": (8, 128), "8x512": (8, 512)}
 tflops, gigabytes = gpu_limits(dtype)
 print(f"{tflops:.0f} TFLOP/s, {gigabytes:.0f} GB/s")
 plan = WithoutMask(copy.deepcopy(base)).to("meta")
-limits = {}
+limits, floors = {}, {}
 for shape, size in SIZES.items():
     with FlopCounterMode(display=False) as counter:
         result = plan(torch.zeros(size, dtype=torch.long, device="meta"))
     moved = weight_bytes(plan.bert.encoder) + 2 * result.nbytes  # words in, result out
     times = counter.get_total_flops() / tflops / 1e9, moved / gigabytes / 1e6
-    limits[shape] = max(times)
+    limits[shape], floors[shape] = max(times), times
     print(f"{shape:>6}: arithmetic {times[0]:.3f} ms, memory {times[1]:.3f} ms")
 
 # %%
@@ -964,6 +964,8 @@ except RuntimeError as error:  # what PyTorch cannot compile makes no row
 given, fresh = random_batch(SIZES["8x512"]), random_batch(SIZES["8x512"])
 made = record(masked, "8x512 all-true mask", given, fresh, ways(masked, given))
 table = results(rows)
+least = [floors[shape.split()[0]] for shape in table["shape"]]
+table["arithmetic_ms"], table["memory_ms"] = zip(*least)
 for row in table[table.backend == "TensorRT, CUDA graph"].itertuples():
     shape = row.shape.replace(" ", "_").replace("-", "_")
     note(f"speed_{shape}", f"{row.speedup:.2f}")
