@@ -22,6 +22,8 @@ MORE_CODE_LINES = {
     "torch_compile_transformers_example": 380,
     # Takes the steps of a compilation apart; its application is a string in the script.
     "ahead_of_time_without_gpu": 260,
+    # The programs that load an engine are strings in the script.
+    "cross_runtime_compilation_for_windows": 250,
     # Both ways to compile at four sizes, three strategies, failures, another process.
     "torch_compile_resnet_example": 330,
 }
