@@ -25,6 +25,10 @@ MEASURED = [
     "first_call_s",
 ]
 COLUMNS = LABELS + MEASURED
+# Columns that a tutorial may add: the least time, in ms, of a call's arithmetic and of
+# the bytes that it has to move, at what this GPU sustains.
+FLOORS = ["arithmetic_ms", "memory_ms"]
+CUDA_GRAPH = ", CUDA graph"
 # A table that has this many of the columns means to be a benchmark.
 ENOUGH = 6
 
@@ -59,7 +63,7 @@ def read_benchmark(resource: dict) -> pd.DataFrame | None:
             f"the benchmark table has no column {missing!r}{hint}. "
             f"It needs: {', '.join(COLUMNS)}."
         )
-    for name in MEASURED:
+    for name in [*MEASURED, *(key for key in FLOORS if key in frame)]:
         numbers = pd.to_numeric(frame[name], errors="coerce")
         words = frame[name][numbers.isna() & frame[name].notna()]
         if len(words):
@@ -143,7 +147,7 @@ def compiled_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _family(backend: str) -> str | None:
     """Compilers in a CUDA graph; other rows depend on the host."""
-    if "CUDA graph" not in backend:
+    if not backend.endswith(CUDA_GRAPH):
         return None
     for family in ("Inductor max-autotune", "Inductor", "TensorRT"):
         if backend.startswith(family):
@@ -156,44 +160,3 @@ def is_best(frame: pd.DataFrame) -> pd.Series:
     groups = frame.groupby(GROUP, dropna=False)
     least = groups.latency_ms.transform("min")
     return (frame.latency_ms == least) & (groups.latency_ms.transform("size") > 1)
-
-
-def best_tensorrt(frame: pd.DataFrame) -> pd.DataFrame:
-    """For each model, precision and shape the fastest row of TensorRT."""
-    rows = frame[frame.backend.str.startswith("TensorRT") & frame.speedup.notna()]
-    keys = [*GROUP, *(["tutorial"] if "tutorial" in rows else [])]
-    return rows.loc[rows.groupby(keys, sort=False).speedup.idxmax()]
-
-
-def cases(rows: pd.DataFrame) -> pd.DataFrame:
-    """For each model, precision and shape TensorRT beside the best of PyTorch.
-
-    Returns
-    -------
-    The fastest first: ``speedup`` of TensorRT's fastest row, the two latencies in ms,
-    the winner's name, and seconds until each of the two is ready.
-    """
-    found = []
-    for row in best_tensorrt(rows).sort_values("speedup", ascending=False).itertuples():
-        same = (rows.tutorial == row.tutorial) & (rows.model == row.model)
-        same &= (rows.precision == row.precision) & (rows["shape"] == row.shape)
-        alone = rows[same & rows.backend.str.match("eager|Inductor")]
-        if alone.latency_ms.notna().any():
-            other = alone.loc[alone.latency_ms.idxmin()]
-            pair = pd.DataFrame([row._asdict(), other])
-            ready, other_ready = ready_s(pair)
-            found.append(
-                {
-                    "tutorial": row.tutorial,
-                    "model": row.model,
-                    "shape": row.shape,
-                    "precision": row.precision,
-                    "speedup": row.speedup,
-                    "tensorrt_ms": row.latency_ms,
-                    "pytorch_ms": other.latency_ms,
-                    "pytorch": other.backend.removesuffix(", CUDA graph"),
-                    "tensorrt_ready_s": ready,
-                    "pytorch_ready_s": other_ready,
-                }
-            )
-    return pd.DataFrame(found)

@@ -10,16 +10,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
-from gallery.benchmarks import GROUP, best_tensorrt, compiled_rows, medians_of
+from gallery.benchmarks import GROUP, compiled_rows, medians_of
+from gallery.cases import BANDWIDTH, BOUNDS, COMPUTE, LAUNCHES, cases
 
 GREEN, RED, GRAY = "#1a7f37", "#b35900", "#57606a"
 WIDTH = 5.6  # letters stay large on a phone
 # Names in place of dates and random names: the same rows make the same file.
 STYLE = {"font.size": 10, "svg.hashsalt": "gallery", "svg.fonttype": "path"}
+# How a dot looks, by what binds its case.
+MARKERS = {LAUNCHES: "o", BANDWIDTH: "s", COMPUTE: "^", "": "x"}
 
 
 def speedups(rows: pd.DataFrame) -> tuple[bytes, str]:
-    """TensorRT over the best of PyTorch, one dot a model and shape.
+    """TensorRT over the best of PyTorch, one mark a model and shape.
 
     Parameters
     ----------
@@ -30,30 +33,17 @@ def speedups(rows: pd.DataFrame) -> tuple[bytes, str]:
     -------
     An SVG, and what it shows as a sentence.
     """
-    best = best_tensorrt(rows).sort_values("speedup")
-    wins = int((best.speedup > 1).sum())
+    best = cases(rows)[::-1]
     keys = [key for key in GROUP if key != "precision" or best[key].nunique() > 1]
     names = [", ".join(map(str, labels)) for labels in best[keys].to_numpy()]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 1.1 + 0.27 * len(best)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1.5 + 0.27 * len(best)), layout="constrained")
         axes = figure.subplots()
-        colors = [GREEN if value > 1 else RED for value in best.speedup]
-        places = range(len(best))
-        axes.hlines(places, 1, best.speedup, color=colors, linewidth=2)
-        axes.scatter(best.speedup, places, color=colors, s=36, zorder=3)
+        for place, case in enumerate(best.itertuples()):
+            _mark(axes, place, case.speedup, MARKERS[case.bound])
         axes.axvline(1, color=GRAY, linewidth=1)
-        axes.set_yticks(places, names)
+        axes.set_yticks(range(len(best)), names)
         axes.margins(x=0.2, y=0.4 / max(1, len(best)))
-        for place, value in zip(places, best.speedup):
-            side = 1 if value > 1 else -1
-            axes.annotate(
-                f"{value:.2f}",
-                (value, place),
-                xytext=(7 * side, 0),
-                textcoords="offset points",
-                ha="left" if side > 0 else "right",
-                va="center",
-            )
         axes.set_xscale("log")
         low, high = axes.get_xlim()
         axes.set_xlim(min(low / 1.12, 0.7), max(high * 1.05, 1.4))  # for the words
@@ -64,13 +54,45 @@ def speedups(rows: pd.DataFrame) -> tuple[bytes, str]:
         axes.annotate(" → TensorRT wins", ha="left", **where)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
+        seen = [bound for bound in MARKERS if (best.bound == bound).any()]
+        dots = [axes.scatter([], [], color=GRAY, marker=MARKERS[b], s=40) for b in seen]
+        words = [bound or "not recorded" for bound in seen]
+        figure.legend(
+            dots, words, title="What binds", ncols=4, frameon=False,
+            loc="outside lower center", handletextpad=0.1, columnspacing=1.2,
+        )  # fmt: skip
         data = _svg(figure)
-    low, high = best.iloc[0], best.iloc[-1]
-    return data, (
-        f"TensorRT is faster than the best of PyTorch in {wins} of {len(best)} cases: "
-        f"from {low.speedup:.2f} ({low.model}, {low['shape']}) to {high.speedup:.2f} "
-        f"({high.model}, {high['shape']})."
+    return data, f"{_won(best)} {_binds(best)}"
+
+
+def _mark(axes: Axes, place: int, speedup: float, marker: str) -> None:
+    """A line from 1 to the speedup, a mark at its end, and the number."""
+    side, color = (1, GREEN) if speedup > 1 else (-1, RED)
+    axes.hlines(place, 1, speedup, color=color, linewidth=2)
+    axes.scatter(speedup, place, color=color, s=40, marker=marker, zorder=3)
+    axes.annotate(
+        f"{speedup:.2f}",
+        (speedup, place),
+        xytext=(7 * side, 0),
+        textcoords="offset points",
+        ha="left" if side > 0 else "right",
+        va="center",
     )
+
+
+def _won(best: pd.DataFrame) -> str:
+    low, high = best.iloc[0], best.iloc[-1]
+    return (
+        f"TensorRT is faster than the best of PyTorch in {(best.speedup > 1).sum()} of "
+        f"{len(best)} cases: from {low.speedup:.2f} ({low.model}, {low['shape']}) to "
+        f"{high.speedup:.2f} ({high.model}, {high['shape']})."
+    )
+
+
+def _binds(best: pd.DataFrame) -> str:
+    counts = [(bound, (best.bound == bound).sum()) for bound in [*BOUNDS, ""]]
+    told = [f"{bound or 'not recorded'} in {count}" for bound, count in counts if count]
+    return f"What binds: {', '.join(told)}."
 
 
 def ready_against_latency(rows: pd.DataFrame) -> tuple[bytes, str]:

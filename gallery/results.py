@@ -11,15 +11,9 @@ from docutils import nodes
 from docutils.utils import column_width
 from sphinx.util.docutils import SphinxDirective
 
-from gallery.benchmarks import (
-    all_rows,
-    benchmark,
-    best_tensorrt,
-    cases,
-    flavor,
-    ready_medians,
-)
+from gallery.benchmarks import all_rows, benchmark, flavor, ready_medians
 from gallery.cards import PATH_FILE
+from gallery.cases import BOUNDS, cases
 from gallery.files import write_if_changed
 from gallery.learning_path import learning_path
 from gallery.plain import rst_escaped
@@ -82,15 +76,15 @@ def summary() -> dict[str, list[str]]:
 @lru_cache(maxsize=1)
 def _summary(tutorials: tuple[Tutorial, ...]) -> dict[str, list[str]]:
     rows = all_rows(list(tutorials))
-    if rows.empty or best_tensorrt(rows).empty:
+    found_cases = cases(rows)
+    if found_cases.empty:
         return {}
-    best = best_tensorrt(rows).sort_values("speedup")
     found = {
-        "cases": len(best),
-        "wins": (best.speedup > 1).sum(),
-        "losses": (best.speedup <= 1).sum(),
+        "cases": len(found_cases),
+        "wins": (found_cases.speedup > 1).sum(),
+        "losses": (found_cases.speedup <= 1).sum(),
     }
-    for name, row in (("least", best.iloc[0]), ("most", best.iloc[-1])):
+    for name, row in (("least", found_cases.iloc[-1]), ("most", found_cases.iloc[0])):
         found[name] = f"{row.speedup:.2f}"
         found[f"{name}_case"] = f"{row.model}, {row['shape']}"
     for family, seconds in ready_medians(rows).items():
@@ -118,7 +112,7 @@ class GalleryChart(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
         rows = all_rows(measured())
-        if rows.empty or best_tensorrt(rows).empty:
+        if cases(rows).empty:
             return []
         from gallery import charts  # to import matplotlib takes long
 
@@ -131,17 +125,44 @@ class GalleryChart(SphinxDirective):
         )
 
 
+def regime_sentence(found: pd.DataFrame, bound: str) -> str:
+    """How TensorRT fares where launches, bandwidth or compute bind."""
+    here = found[found.bound == bound] if len(found) else found
+    if here.empty:
+        return "Recorded so far: no such case."
+    most, least = here.iloc[0], here.iloc[-1]
+    return (
+        f"Recorded so far: {len(here)} of {len(found)} cases. TensorRT is faster than "
+        f"the best of PyTorch in {(here.speedup > 1).sum()} of them, from "
+        f"{least.speedup:.2f} times its speed ({least.model}, {least['shape']}) to "
+        f"{most.speedup:.2f} times ({most.model}, {most['shape']})."
+    )
+
+
+class GalleryRegime(SphinxDirective):
+    """``.. gallery-regime:: launches`` says how TensorRT fares where these bind."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        bound = self.arguments[0]
+        if bound not in BOUNDS:
+            raise self.error(f"{bound!r} is none of {', '.join(BOUNDS)}.")
+        sentence = regime_sentence(cases(all_rows(measured())), bound)
+        return [nodes.paragraph("", sentence)]
+
+
 class GalleryCases(SphinxDirective):
     """``.. gallery-cases::`` sets TensorRT against PyTorch, one line a case."""
 
     def run(self) -> list[nodes.Node]:
-        rows = all_rows(measured())
-        if rows.empty or best_tensorrt(rows).empty:
+        found = cases(all_rows(measured()))
+        if found.empty:
             return [nodes.paragraph("", NOTHING)]
         pages = {tutorial.name: tutorial.docname for tutorial in measured()}
         uri = self.env.app.builder.get_relative_uri
         links = {name: uri(self.env.docname, page) for name, page in pages.items()}
-        return [nodes.raw("", cases_html(cases(rows), links), format="html")]
+        return [nodes.raw("", cases_html(found, links), format="html")]
 
 
 class GalleryResults(SphinxDirective):

@@ -27,6 +27,7 @@ from gallery.results import (
     GalleryCases,
     GalleryChart,
     GalleryCompilers,
+    GalleryRegime,
     GalleryResults,
     measured,
     summary,
@@ -202,6 +203,7 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("gallery-compilers", GalleryCompilers)
     app.add_directive("gallery-chart", GalleryChart)
     app.add_directive("gallery-cases", GalleryCases)
+    app.add_directive("gallery-regime", GalleryRegime)
     app.add_directive("gallery-results", GalleryResults)
     app.connect("builder-inited", check_sources, priority=BEFORE_SPHINX_GALLERY)
     app.connect("builder-inited", place_recordings, priority=AFTER_SPHINX_GALLERY)

@@ -8,7 +8,8 @@ from html import escape
 
 import pandas as pd
 
-from gallery.benchmarks import COLUMNS, GROUP, LABELS, is_best, ready_s
+from gallery.benchmarks import COLUMNS, FLOORS, GROUP, LABELS, is_best, ready_s
+from gallery.cases import BANDWIDTH, BOUNDS, COMPUTE, LAUNCHES
 
 # Column: heading, and what it means.
 HEADINGS = {
@@ -19,6 +20,11 @@ HEADINGS = {
     "error": ("error", "relative error against eager, on fresh input"),
     "memory": ("MiB", "peak memory of a call, weights included"),
     "ready": ("ready in s", "compilation and first call, seconds"),
+}
+BINDS = {
+    LAUNCHES: "Launches bind",
+    BANDWIDTH: "Bandwidth binds",
+    COMPUTE: "Compute binds",
 }
 DASH = "–"
 
@@ -45,6 +51,8 @@ def table_html(frame: pd.DataFrame, link: str | None = None) -> str:
     bodies = ""
     for _, group in frame.groupby(GROUP, sort=False, dropna=False):
         apart = _words(group, [key for key in GROUP if key not in same])
+        least = _least(group)
+        apart += f"{': ' if apart else ''}{least}" if least else ""
         rows = ""
         if apart:
             rows += f'<tr class="group"><th colspan="{len(shown)}">{apart}</th></tr>'
@@ -61,9 +69,29 @@ def table_html(frame: pd.DataFrame, link: str | None = None) -> str:
 
 
 def cases_html(frame: pd.DataFrame, links: dict[str, str]) -> str:
-    """Return `gallery.benchmarks.cases` as HTML; `links` lead to the tutorials."""
+    """Return `gallery.cases.cases` as HTML, what binds above the rows that it binds.
+
+    `links` lead to the tutorials.
+    """
     heads = ["model and shape", "TensorRT over PyTorch", "TensorRT, ms", "PyTorch, ms"]
     heads += ["PyTorch's best", "ready in s: TensorRT", "PyTorch"]
+    bodies = ""
+    for bound in [*BOUNDS, ""]:
+        rows = _case_rows(frame[frame.bound == bound], links)
+        if rows:
+            told = BINDS.get(bound, "What binds is not recorded")
+            group = f'<tr class="group"><th colspan="{len(heads)}">{told}</th></tr>'
+            bodies += f"<tbody>{group}{rows}</tbody>\n"
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
+    return (
+        '<div class="benchmark" tabindex="0"><table class="table benchmark">'
+        f"<thead><tr>{head}</tr></thead>\n{bodies}</table></div>"
+    )
+
+
+def _case_rows(frame: pd.DataFrame, links: dict[str, str]) -> str:
+    if frame.empty:
+        return ""
     columns = [
         numbers(frame.speedup, 2),
         *(_digits(frame[key]) for key in ("tensorrt_ms", "pytorch_ms")),
@@ -79,11 +107,7 @@ def cases_html(frame: pd.DataFrame, links: dict[str, str]) -> str:
         )
         row += "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
         rows += f"<tr{' class=best' if case.speedup > 1 else ''}>{row}</tr>\n"
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
-    return (
-        '<div class="benchmark" tabindex="0"><table class="table benchmark">'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
-    )
+    return rows
 
 
 def _digits(column: pd.Series) -> list[str]:
@@ -106,6 +130,17 @@ def _words(frame: pd.DataFrame, keys: list[str]) -> str:
     """The first row's labels, as HTML."""
     labels = [frame[key].iloc[0] for key in keys]
     return escape(", ".join(str(label) for label in labels if not pd.isna(label)))
+
+
+def _least(group: pd.DataFrame) -> str:
+    """The least time that a call can take, and why; "" where no column tells."""
+    if not set(FLOORS) <= set(group.columns):
+        return ""
+    arithmetic, memory = group[FLOORS].max()
+    if math.isnan(arithmetic + memory):
+        return ""
+    [most] = _digits(pd.Series([max(arithmetic, memory)]))
+    return f"at least {most} ms of {'memory' if memory > arithmetic else 'arithmetic'}"
 
 
 def _head_cell(key: str) -> str:
@@ -152,7 +187,7 @@ def _cells(frame: pd.DataFrame) -> dict[str, list[tuple[str, float | str | None]
         "memory": (numbers(frame.peak_memory_mb, 0), frame.peak_memory_mb),
         "ready": (numbers(ready, 1), ready),
     }
-    for key in [name for name in frame.columns if name not in COLUMNS]:
+    for key in [name for name in frame.columns if name not in (*COLUMNS, *FLOORS)]:
         column = pd.to_numeric(frame[key], errors="coerce")
         if column.notna().sum() == frame[key].notna().sum():
             columns[key] = (numbers(column), column)

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from gallery import charts, results
-from gallery.benchmarks import all_rows, benchmark, cases
+from gallery.benchmarks import all_rows, benchmark
+from gallery.cases import cases
 from gallery.errors import GalleryError
 from gallery.tables import cases_html, table_html
 from tests.made import benchmark_rows, changed, made, table
@@ -108,6 +109,51 @@ def test_each_case_sets_tensorrt_beside_the_best_of_pytorch(tmp_path):
     html = cases_html(cases(all_rows([tutorial])), {"made": "made.html"})
     [best] = re.findall("<tr class=best>(.*?)</tr>", html)
     assert '<a href="made.html">net, 1x3, float16</a>' in best
+
+
+def bound(tmp_path, without_ms: float, **floors: float) -> str:
+    frame = benchmark_rows(
+        ("Inductor, CUDA graph", 1.0, 1.0),
+        ("TensorRT", without_ms, 0.5),
+        ("TensorRT, CUDA graph", 0.8, 1.25),
+    )
+    rows = all_rows([made(tmp_path, CELL, [table(frame.assign(**floors))], [])])
+    [found] = cases(rows).bound
+    return found
+
+
+def test_what_binds_a_case_follows_from_recorded_rows(tmp_path):
+    memory = {"arithmetic_ms": 0.1, "memory_ms": 0.2}
+    assert bound(tmp_path, 1.3, **memory) == "launches"
+    assert bound(tmp_path, 1.1, **memory) == "bandwidth"
+    assert bound(tmp_path, 1.1, arithmetic_ms=0.2, memory_ms=0.1) == "compute"
+    assert bound(tmp_path, 1.1) == ""
+    assert bound(tmp_path, float("nan"), **memory) == ""
+
+
+def test_what_binds_is_told_in_picture_table_and_sentence(tmp_path):
+    frame = benchmark_rows(
+        ("Inductor, CUDA graph", 1.0, 1.0),
+        ("TensorRT", 2.0, 0.5),
+        ("TensorRT, CUDA graph", 0.8, 1.25),
+    )
+    even = frame.assign(shape="8x3", latency_ms=[1, 1.2, 1.25], speedup=[1, 0.9, 0.8])
+    shown = [table(pd.concat([frame, even.assign(arithmetic_ms=0.1, memory_ms=0.2)]))]
+    tutorial = made(tmp_path, CELL, shown, [])
+    rows = all_rows([tutorial])
+    html = cases_html(cases(rows), {"made": "made.html"})
+    found = re.findall(r'class="group"><th[^>]*>(.*?)</th>|made.html">(.*?)</a>', html)
+    assert ["".join(pair) for pair in found] == [
+        "Launches bind",
+        "net, 1x3, float16",
+        "Bandwidth binds",
+        "net, 8x3, float16",
+    ]
+    assert "launches in 1, bandwidth in 1." in charts.speedups(rows)[1]
+    sentence = results.regime_sentence(cases(rows), "launches")
+    assert "1 of 2 cases. TensorRT is faster than the best of PyTorch in 1" in sentence
+    assert "no such case" in results.regime_sentence(cases(rows), "compute")
+    assert "8x3: at least 0.200 ms of memory" in table_html(benchmark(tutorial))
 
 
 def test_rows_without_tensorrt_are_no_case(tmp_path):

@@ -1,0 +1,79 @@
+"""TensorRT beside the best of PyTorch at each model and shape, and what binds it."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from gallery.benchmarks import CUDA_GRAPH, FLOORS, GROUP, ready_s
+
+LAUNCHES, BANDWIDTH, COMPUTE = "launches", "bandwidth", "compute"
+BOUNDS = [LAUNCHES, BANDWIDTH, COMPUTE]
+# A row without a CUDA graph moves by up to 1.42 times from one recording to the next.
+WAITS = 1.5
+
+
+def cases(rows: pd.DataFrame) -> pd.DataFrame:
+    """For each model, precision and shape TensorRT beside the best of PyTorch.
+
+    Parameters
+    ----------
+    rows
+        From `gallery.benchmarks.all_rows`.
+
+    Returns
+    -------
+    The fastest first: ``speedup`` of TensorRT's fastest row, the two latencies in ms,
+    the winner's name, seconds until each of the two is ready, and ``bound``: one of
+    `BOUNDS`, or "" where no row tells. Empty without rows of both.
+    """
+    if rows.empty:
+        return rows
+    found = []
+    for row in _best_tensorrt(rows).to_dict("records"):
+        case = {key: row[key] for key in ("tutorial", *GROUP)}
+        same = (rows[list(case)] == list(case.values())).all(axis=1)
+        alone = rows[same & rows.backend.str.match("eager|Inductor")]
+        if alone.latency_ms.notna().any():
+            other = alone.loc[alone.latency_ms.idxmin()]
+            ready, other_ready = ready_s(pd.DataFrame([row, other]))
+            found.append(
+                {
+                    **case,
+                    "speedup": row["speedup"],
+                    "tensorrt_ms": row["latency_ms"],
+                    "pytorch_ms": other.latency_ms,
+                    "pytorch": other.backend.removesuffix(CUDA_GRAPH),
+                    "tensorrt_ready_s": ready,
+                    "pytorch_ready_s": other_ready,
+                    "bound": _bound(row, rows[same]),
+                }
+            )
+    return pd.DataFrame(found)
+
+
+def _best_tensorrt(rows: pd.DataFrame) -> pd.DataFrame:
+    """For each model, precision and shape the fastest row of TensorRT."""
+    rows = rows[rows.backend.str.startswith("TensorRT") & rows.speedup.notna()]
+    best = rows.groupby(["tutorial", *GROUP], sort=False).speedup.idxmax()
+    return rows.loc[best].sort_values("speedup", ascending=False)
+
+
+def _bound(row: dict, same: pd.DataFrame) -> str:
+    """What binds TensorRT's fastest row, one of `same`.
+
+    Launches do where it takes `WAITS` times as long without a CUDA graph: TensorRT
+    needs the fewest of them. Else it is the greater of the two columns `FLOORS`.
+    """
+    latency = same.set_index("backend").latency_ms
+    way = row["backend"].removesuffix(CUDA_GRAPH)
+    without, inside = (latency.get(name, math.nan) for name in (way, way + CUDA_GRAPH))
+    if math.isnan(without + inside):
+        return ""
+    if without >= WAITS * inside:
+        return LAUNCHES
+    arithmetic, memory = (row.get(key, math.nan) for key in FLOORS)
+    if math.isnan(arithmetic + memory):
+        return ""
+    return BANDWIDTH if memory > arithmetic else COMPUTE
