@@ -50,10 +50,8 @@ downloaded. You need to know PyTorch, but not TensorRT.
 # developers. A failed build would be only a warning among them, so we ask for an
 # exception below.
 
-import contextlib
 import copy
 import importlib.util
-import io
 import itertools
 import logging
 import re
@@ -827,11 +825,13 @@ def record(module, shape, given, fresh, ways):
             made[name] = build()
             return made[name]
 
-        # max-autotune writes what it tries to stderr.
-        with contextlib.redirect_stderr(io.StringIO()):
+        try:
             rows.extend(compare({name: keep}, module, given, fresh, **about))
-        if shape.startswith("8x512"):
-            kernels[shape, name] = profiled(captured(partial(made[name], *given)))[0]
+            if shape.startswith("8x512"):
+                replay = captured(partial(made[name], *given))
+                kernels[shape, name] = profiled(replay)[0]
+        except RuntimeError as error:  # what cannot run makes no row
+            print(name, type(error).__name__, textwrap.shorten(str(error), 300))
     return made
 
 
@@ -947,8 +947,8 @@ made = record(masked, "8x512 mask", given, fresh, ways(masked, given))
 tuned = {f"Inductor, {best}": pytorch_alone(WithBest(base))["Inductor"]}
 try:
     record(masked, "8x512 mask", given, fresh, tuned)
-except RuntimeError as error:  # what PyTorch cannot compile makes no row
-    print(*tuned, type(error).__name__, textwrap.shorten(str(error), 300))
+except AssertionError as error:  # nor does a wrong answer count as PyTorch's best
+    print("No row for", *tuned, error)
 
 # %%
 # A mask that you did not ask for
@@ -1002,7 +1002,7 @@ def parts(shape, way):
 
 
 where = pd.DataFrame({", ".join(key): parts(*key) for key in kernels}).T.fillna(0)
-where[[*KINDS, "slowest attention kernel"]]
+where.reindex(columns=[*KINDS, "slowest attention kernel"])
 
 # %%
 # How much of the limit is reached
@@ -1069,21 +1069,6 @@ for name, run in {"eager": encoder, "tensorrt": engine}.items():
 # %%
 # Give an empty row one token, such as ``[CLS]``, and drop its answer.
 #
-# **No engine, and no message.** An option that leaves every operator in PyTorch is no
-# failed build, so ``pass_through_build_failures`` does not object, and the answer is
-# right. So count the engines of a call, as the ruler does for each row above.
-
-# Needs a GPU: it counts engines that ran.
-# Output varies: digits depend on the GPU.
-idle = easy(encoder, min_block_size=1000)
-print("relative error", relative_error(idle(*inputs), encoder(*inputs)))
-note("engines_idle", profiled(lambda: idle(*inputs))[1])
-try:
-    check_way("TensorRT, torch.compile", lambda: idle(*inputs))
-except AssertionError as error:
-    print("AssertionError:", error)
-
-# %%
 # **Autocast by Torch-TensorRT.** The option ``enable_autocast=True`` casts each tensor
 # that an operator takes, whatever it holds. BERT looks up its token types by integers,
 # and ``autocast_excluded_ops`` does not help, because excluded operators get float32:
@@ -1138,9 +1123,12 @@ note("file_mb", round((folder / "encoder.ep").stat().st_size / 1e6))
 # Output varies: it is measured.
 rtx = torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx
 strategy = {"cuda_graph_strategy": "whole_graph_capture"} if rtx else {}
-with torch_tensorrt.runtime.enable_cudagraphs(engine, **strategy) as recorded:
-    check(recorded, encoder, unseen, inputs, TOLERANCE, "CUDA graph")
-    note("served_ms", f"{latency(lambda: recorded(*inputs))[0]:.2f}")
+try:
+    with torch_tensorrt.runtime.enable_cudagraphs(engine, **strategy) as recorded:
+        check(recorded, encoder, unseen, inputs, TOLERANCE, "CUDA graph")
+        note("served_ms", f"{latency(lambda: recorded(*inputs))[0]:.2f}")
+except RuntimeError as error:
+    print("RuntimeError:", textwrap.shorten(str(error), 300))
 
 # %%
 # Exercise
