@@ -19,13 +19,15 @@ MORE_CODE_LINES = {
     # Takes the ruler apart: an experiment for each of its parts, and three lies.
     "how_we_measure": 360,
     # Two ways to an engine, three kinds of mask, and a small real encoder beside BERT.
-    "torch_compile_transformers_example": 380,
+    "torch_compile_transformers_example": 375,
     # Takes the steps of a compilation apart; its application is a string in the script.
     "ahead_of_time_without_gpu": 260,
     # The programs that load an engine are strings in the script.
     "cross_runtime_compilation_for_windows": 250,
     # Both ways to compile at four sizes, three strategies, failures, another process.
     "torch_compile_resnet_example": 330,
+    # Its experiments run in processes of their own, whose programs are strings.
+    "weight_streaming_example": 335,
 }
 MAX_LINES = 30  # of a cell, and of a function
 # What `pip install torch-tensorrt-rtx` brings along.
