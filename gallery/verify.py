@@ -81,7 +81,9 @@ def verify(script: Script, folder: Path, *, timeout: float = TIME_LIMIT_S) -> di
 
 
 def _nbval(path: Path, report: Path, workspace: Workspace, timeout: float) -> str:
-    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env"]
+    # Other plugins of this Python may leave files beside the notebook.
+    command = [sys.executable, "-m", "pytest", "--disable-plugin-autoload"]
+    command += ["-p", "nbval.plugin", "--nbval", "--nbval-current-env"]
     command += [f"--nbval-cell-timeout={timeout:.0f}", "-p", "no:cacheprovider"]
     command += ["--nbval-kernel-startup-timeout=300"]
     command += [f"--junitxml={report}", f"--rootdir={workspace.work}", str(path)]
