@@ -930,8 +930,11 @@ attention.astype(object).fillna("refused")
 
 # Needs a GPU: it measures.
 # Output varies: it is measured.
+chosen = attention.loc["PyTorch's choice"]
 best = attention["padding mask"].drop("PyTorch's choice").idxmin()
-print("Fastest with a padding mask:", best)
+note("fastest_with_mask", best)
+note("choice_with_mask", f"{chosen['padding mask'] / chosen['no mask']:.1f}")
+note("choice_over_fastest", f"{chosen['padding mask'] / attention.min().iloc[1]:.1f}")
 
 
 class WithBest(WithMask):
@@ -1002,7 +1005,12 @@ def parts(shape, way):
 
 
 where = pd.DataFrame({", ".join(key): parts(*key) for key in kernels}).T.fillna(0)
-where.reindex(columns=[*KINDS, "slowest attention kernel"])
+where = where.reindex(columns=[*KINDS, "slowest attention kernel"])
+for way in ("Inductor", "TensorRT"):
+    for shape in ("8x512", "8x512 mask"):
+        name = f"attention_{way}_{shape}".replace(" ", "_")
+        note(name, where.attention.get(f"{shape}, {way}"))
+where
 
 # %%
 # How much of the limit is reached
@@ -1022,6 +1030,8 @@ axis.figure.set_layout_engine("constrained")
 plt.show()
 for shape in ("1x128", "8x512"):
     note(f"reached_{shape}", f"{reached.TensorRT[shape]:.0%}")
+for name, row in {"tensorrt": reached.TensorRT, "pytorch": reached.iloc[:, 0]}.items():
+    note(f"mask_slows_{name}", f"{row['8x512'] / row['8x512 mask']:.2f}")
 reached.round(2)
 
 # %%
