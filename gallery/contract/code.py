@@ -13,13 +13,13 @@ from gallery.script import NEEDS_GPU, OUTPUT_VARIES
 MAX_CODE_LINES = 200
 MORE_CODE_LINES = {
     # Experiments in threads and in processes of their own, whose programs are strings.
-    "refit_engine_example": 390,
+    "refit_engine_example": 300,
     # A server takes more steps than a compilation; its files are strings in the script.
     "serving_torch_tensorrt_with_triton": 530,
     # Takes the ruler apart: an experiment for each of its parts, and three lies.
     "how_we_measure": 360,
     # Two ways to an engine, three kinds of mask, and a small real encoder beside BERT.
-    "torch_compile_transformers_example": 375,
+    "torch_compile_transformers_example": 385,
     # Takes the steps of a compilation apart; its application is a string in the script.
     "ahead_of_time_without_gpu": 260,
     # The programs that load an engine are strings in the script.
