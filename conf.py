@@ -18,7 +18,8 @@ gallery_recordings = "h100-rtx"
 # The public repository, such as https://github.com/owner/name: pages link to their
 # sources, to its issues and to Colab. Left out where it is empty.
 gallery_repository = ""
-# The site's address: pages name their canonical one, and there is a sitemap.
+# The site's address: pages name their canonical one, notebooks link to the pages that
+# they name, and there is a sitemap.
 html_baseurl = ""
 
 extensions = [

@@ -21,6 +21,7 @@ from gallery.benchmarks import DATA_MIME
 from gallery.box import details
 from gallery.errors import GalleryError
 from gallery.outputs import Shown, without_figure_comments
+from gallery.roles import in_markdown
 from gallery.script import PROGRAMS
 from gallery.tutorial import Tutorial
 from gallery.write_ruler import MARKER
@@ -62,13 +63,16 @@ def zipped(files: Iterable[tuple[str, bytes]]) -> bytes:
     return out.getvalue()
 
 
-def place(tutorial: Tutorial, shown: Shown, folder: Path) -> None:
-    """Write a tutorial's files into its pages' folder."""
+def place(tutorial: Tutorial, shown: Shown, folder: Path, address: str = "") -> None:
+    """Write a tutorial's files into its pages' folder.
+
+    Notebooks link to the pages of the site with this address, if there is one.
+    """
     images, downloads = folder / "images", folder / "downloads"
     for name, data in shown.files.items():
         write_if_changed(images / name, data)
     write_thumbnail(images / f"thumb_{tutorial.name}.png", chosen(tutorial, shown))
-    notebook = notebook_bytes(tutorial)
+    notebook = notebook_bytes(tutorial, address)
     write_if_changed(downloads / f"{tutorial.name}.ipynb", notebook)
     for name, data in programs(tutorial):
         write_if_changed(downloads / "programs" / name, data)
@@ -143,18 +147,22 @@ def write_thumbnail(path: Path, figure: bytes | None) -> None:
     picture.save(path, "png", pnginfo=about)
 
 
-def notebook_bytes(tutorial: Tutorial) -> bytes:
+def notebook_bytes(tutorial: Tutorial, address: str = "") -> bytes:
     """Today's prose and code as a notebook, with the outputs that are still true."""
-    return (nbformat.writes(with_outputs(tutorial)) + "\n").encode()
+    return (nbformat.writes(with_outputs(tutorial, address)) + "\n").encode()
 
 
-def with_outputs(tutorial: Tutorial) -> nbformat.NotebookNode:
+def with_outputs(tutorial: Tutorial, address: str = "") -> nbformat.NotebookNode:
     """The notebook that readers download.
 
     Cells that ran have an execution count, also those that show nothing. Recorded
-    values stand in the prose, and a cell says where the outputs come from.
+    values stand in the prose, its roles are links or words, and a cell says where the
+    outputs come from.
     """
     notebook = tutorial.filled_script().notebook()
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = in_markdown(cell.source, tutorial.docname, address)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for number, (cell, outputs) in enumerate(zip(cells, tutorial.outputs), 1):
         cell.outputs = [_for_notebooks(out) for out in outputs]

@@ -19,6 +19,7 @@ from PIL import Image
 from gallery import provenance as where
 from gallery.errors import GalleryError
 from gallery.paths import BROUGHT, RECORDINGS
+from gallery.roles import in_markdown
 from gallery.script import Script
 from gallery.values import quote_in_notebook
 
@@ -195,6 +196,9 @@ def save_recording(
             if "image/png" in out.get("data", {}):
                 out.data["image/png"] = _compress(out.data["image/png"])
     quote_in_notebook(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = in_markdown(cell.source, script.docname)
     path = recording_path(script.name, folder)
     # Sealed as it will be read: writing splits lines, for instance.
     notebook = nbformat.reads(nbformat.writes(notebook), as_version=4)

@@ -60,6 +60,11 @@ class Script:
         """The file's name without its suffix: how a tutorial is named everywhere."""
         return self.path.stem
 
+    @property
+    def docname(self) -> str:
+        """The page, as Sphinx names it."""
+        return f"tutorials/{self.path.parent.name}/{self.name}"
+
     @cached_property
     def code_cells(self) -> list[str]:
         """Source of each code cell, in order."""

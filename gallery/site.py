@@ -114,7 +114,7 @@ def place_recordings(app: Sphinx) -> None:
     try:
         for tutorial in all_tutorials():
             folder = Path(app.srcdir) / tutorial.docname.rpartition("/")[0]
-            place(tutorial, show(tutorial), folder)
+            place(tutorial, show(tutorial), folder, app.config.html_baseurl)
             path = folder / "downloads" / f"{tutorial.name}.ipynb"
             notebooks.append((f"{folder.name}/{path.name}", path.read_bytes()))
     except GalleryError as error:

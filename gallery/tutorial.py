@@ -48,7 +48,7 @@ class Tutorial:
     @property
     def docname(self) -> str:
         """The page, as Sphinx names it."""
-        return f"tutorials/{self.script.path.parent.name}/{self.name}"
+        return self.script.docname
 
     @cached_property
     def is_stale(self) -> bool:

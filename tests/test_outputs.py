@@ -3,6 +3,7 @@
 import base64
 import re
 
+import nbformat
 import pandas as pd
 import pytest
 from PIL import Image
@@ -107,6 +108,33 @@ def test_cells_with_the_same_code_keep_their_own_outputs(tmp_path):
     shown = show(made(tmp_path, cells, [stream("first\n")], [stream("second\n")]))
     assert ["first" in cell for cell in shown.cells] == [True, False]
     assert ["second" in cell for cell in shown.cells] == [False, True]
+
+
+ROLES = (
+    "# %%\n# See :doc:`/quickstart`, :doc:`the ruler\n# <how_we_measure>`, :term:`CUDA"
+    "\n# graph`, :ref:`none <nowhere>`, :func:`~torch.compile`, ``:doc:`x```.\n1\n"
+)
+
+
+def test_roles_in_notebooks_are_links_or_words(tmp_path):
+    tutorial = made(tmp_path, ROLES, [], name="dynamo")
+
+    def prose(address):
+        return (
+            with_outputs(tutorial, address).cells[2].source.replace("\n", " ").strip()
+        )
+
+    assert prose("") == (
+        "See Quickstart, the ruler, CUDA graph, none, `compile`, ``:doc:`x```."
+    )
+    site, folder = "https://x.org", tutorial.docname.rpartition("/")[0]
+    assert prose(f"{site}/") == (
+        f"See [Quickstart]({site}/quickstart.html), "
+        f"[the ruler]({site}/{folder}/how_we_measure.html), "
+        f"[CUDA graph]({site}/glossary.html#term-CUDA-graph), none, `compile`, "
+        "``:doc:`x```."
+    )
+    assert ":doc:`/" not in nbformat.writes(tutorial.recording.notebook)
 
 
 THUMBS = ONE_CELL + "\n# sphinx_gallery_thumbnail_number = {number}\n"

@@ -12,6 +12,7 @@ import pytest
 
 from gallery.benchmarks import benchmark
 from gallery.cards import PATH_FILE
+from gallery.files import with_outputs
 from gallery.learning_path import learning_path
 from gallery.results import ABOUT_THE_METHOD
 from gallery.script import find_scripts
@@ -86,6 +87,18 @@ def test_no_internal_link_is_dead(site):
             ):
                 dead.append(f"{page.relative_to(site)}: {link}")
     assert dead == []
+
+
+def test_links_of_notebooks_lead_to_pages_of_the_site(site):
+    address = "https://x.org"
+    for name in NAMES:
+        notebook = with_outputs(load_tutorial(name), address)
+        prose = "".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+        assert not re.search(r"(?<!`):(doc|term|ref|func|class):`", prose), name
+        for link in re.findall(rf"\({address}/([^)]*)\)", prose):
+            path, _, anchor = link.partition("#")
+            page = (site / path).read_text()
+            assert not anchor or f'id="{anchor}"' in page, f"{name}: {link}"
 
 
 @pytest.mark.parametrize("name", NAMES)
