@@ -514,9 +514,8 @@ def allocate(size):
     return torch.empty(size, dtype=torch.uint8, device="cuda")
 
 
-sizes = [4 * KIB, 256 * KIB, 16 * MIB, 1024 * MIB]
 torch.cuda.empty_cache()
-for size in sizes:
+for size in (4 * KIB, 256 * KIB, 16 * MIB, 1024 * MIB):
     start = time.perf_counter()
     kept = allocate(size)
     torch.cuda.synchronize()
@@ -705,7 +704,8 @@ for name, module in found.items():
 
 # Needs a GPU: it measures calls.
 # Output varies: it prints timings.
-batch = torch_tensorrt.Input((1, 256), (16, 256), (32, 256), dtype=dtype)
+sizes = {"min_shape": (2, 256), "opt_shape": (16, 256), "max_shape": (32, 256)}
+batch = torch_tensorrt.Input(**sizes, dtype=dtype)
 dynamic = torch_tensorrt.compile(heads, ir="dynamo", inputs=[batch], min_block_size=1)
 shapes = [torch.randn(size, 256, device=device, dtype=dtype) for size in (8, 16)]
 

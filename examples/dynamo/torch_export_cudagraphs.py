@@ -595,11 +595,12 @@ with enable(broken) as module:
 # Needs a GPU: it measures.
 # Output varies: it prints timings.
 image = (3, size, size)
-batch = torch_tensorrt.Input((1, *image), (2, *image), (4, *image), dtype=dtype)
+sizes = {"min_shape": (2, *image), "opt_shape": (4, *image), "max_shape": (4, *image)}
+batch = torch_tensorrt.Input(**sizes, dtype=dtype)
 dynamic = with_tensorrt(batch)
 if on_rtx:
     torch_tensorrt.runtime.set_dynamic_shapes_kernel_strategy(dynamic, "none")
-pictures = [smooth(1), smooth(2)]
+pictures = [smooth(2), smooth(4)]
 
 
 def alternate(module):
