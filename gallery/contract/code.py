@@ -26,6 +26,10 @@ MORE_CODE_LINES = {
     "cross_runtime_compilation_for_windows": 250,
     # Both ways to compile at four sizes, three strategies, failures, another process.
     "torch_compile_resnet_example": 330,
+    # Caches of its own; experiments with keys, a race of processes and a full folder.
+    "engine_caching_example": 360,
+    # Trains adapters, tells events apart, and shows three changes that go unseen.
+    "mutable_torchtrt_module_example": 320,
     # Its experiments run in processes of their own, whose programs are strings.
     "weight_streaming_example": 335,
 }
