@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -169,84 +170,6 @@ def browser():
         browser.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_pages_open_without_errors_and_fit(site, browser, scheme, width):
-    context = browser.new_context(
-        viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True
-    )
-    page = context.new_page()
-    problems = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on(
-        "console",
-        lambda message: (
-            problems.append(message.text) if message.type == "error" else None
-        ),
-    )
-    pages = [path for path in site.glob("**/*.html") if "_static" not in path.parts]
-    for name in [str(path.relative_to(site)) for path in pages]:
-        page.goto(f"file://{site / name}")
-        overflow = page.evaluate(
-            "document.documentElement.scrollWidth - window.innerWidth"
-        )
-        assert overflow <= 1, f"{name} is {overflow} px wider than {width}"
-        # The theme cuts such text off, so that the page itself is not too wide.
-        cut = page.locator(".bd-article :is(p, li) > code").evaluate_all(
-            "(all, width) => all.filter(e => e.getBoundingClientRect().right > width)"
-            ".map(e => e.textContent)",
-            width,
-        )
-        assert cut == [], f"{name} does not show all of these"
-    context.close()
-    assert problems == []
-
-
-@pytest.fixture
-def open_page(site, browser):
-    """Opens a page of the site in a window of a given width and color scheme."""
-    contexts = []
-
-    def opened(name: str, width: int = 1400, scheme: str = "light"):
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.goto(f"file://{site / name}")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_card_leads_to_its_page(open_page, name):
-    tutorial = load_tutorial(name)
-    page = open_page("tutorials/index.html")
-    card = page.locator(".tutorial-card", has_text=tutorial.script.title)
-    text = card.inner_text()
-    assert all(tag in text for tag in tutorial.script.tags)
-    assert re.search(r"(first steps|in depth|expert), \d+ min", text)
-    card.click()
-    assert tutorial.script.title in page.locator("h1").inner_text()
-
-
-def test_tags_filter_by_keyboard(open_page):
-    page = open_page("tutorials/index.html")
-    button = page.locator(".tag-filter button").first
-    button.focus()
-    page.keyboard.press("Space")
-    assert button.get_attribute("aria-pressed") == "true"
-    tag = button.get_attribute("value")
-    shown = page.locator(".tutorial-card:visible")
-    assert 0 < shown.count() < len(NAMES)
-    assert all(tag in text for text in shown.all_inner_texts())
-    page.keyboard.press("Space")
-    assert page.locator(".tutorial-card:visible").count() == len(NAMES)
-
-
 # The contrast of an element's text with the first background that is not transparent.
 CONTRAST = """
 (element) => {
@@ -272,39 +195,156 @@ CONTRAST = """
 """
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_small_print_can_be_read(site, open_page, scheme):
-    for name, selector in (
-        ("tutorials/index.html", ".tutorial-card .sd-badge, .tag-filter button"),
-        *(
-            (f"{load_tutorial(name).docname}.html", ".sphx-glr-script-out")
-            for name in NAMES
-        ),
-    ):
-        page = open_page(name, scheme=scheme)
-        for element in page.locator(selector).all():
-            assert element.evaluate(CONTRAST) >= 4.5, (name, element.inner_text())
+# What a page tells of itself: [pixels by which it is too wide, code that the theme cuts
+# off so that the page is not too wide, small print with its contrast].
+LOOK = f"""
+([selector, width]) => [
+  document.documentElement.scrollWidth - window.innerWidth,
+  [...document.querySelectorAll(".bd-article :is(p, li) > code")]
+    .filter(e => e.getBoundingClientRect().right > width).map(e => e.textContent),
+  [...document.querySelectorAll(selector)].map(e => [e.innerText, ({CONTRAST})(e)]),
+]
+"""
+SMALL_PRINT = ".tutorial-card .sd-badge, .tag-filter button, .sphx-glr-script-out"
 
 
-PAGES_WITH_TABLES = ["results.html", "does_it_pay.html"]
+@dataclass(frozen=True)
+class Look:
+    """A page as a window of some width and color scheme shows it.
+
+    Attributes
+    ----------
+    tables
+        Of each benchmark table, on a wide screen: by how many pixels it is too wide; on
+        a phone: where the second columns end, in pixels.
+    """
+
+    name: str
+    width: int
+    errors: list[str]
+    overflow: int
+    cut: list[str]
+    small_print: list[tuple[str, float]]
+    tables: list[float]
 
 
-def test_benchmark_tables_fit(open_page):
-    for name in [
-        *PAGES_WITH_TABLES,
-        *(f"{load_tutorial(n).docname}.html" for n in NAMES),
-    ]:
-        wide = open_page(name).locator("div.benchmark:visible")
-        over = wide.evaluate_all("all => all.map(e => e.scrollWidth - e.clientWidth)")
-        assert all(pixels <= 0 for pixels in over), (name, over)
-        # On a phone, what runs the model and its first number are seen at once.
-        second = open_page(name, width=390).locator(
-            "div.benchmark:visible tr:not(.group) > :nth-child(2)"
-        )
-        ends = second.evaluate_all(
+@pytest.fixture(scope="module")
+def looks(site, browser) -> list[Look]:
+    """Every page once on a wide screen, in light, and once on a phone, in dark."""
+    pages = [path for path in site.glob("**/*.html") if "_static" not in path.parts]
+    found = []
+    for width, scheme in ((1280, "light"), (390, "dark")):
+        context = browser.new_context(color_scheme=scheme, offline=True)
+        page = context.new_page()
+        for path in pages:
+            page.set_viewport_size({"width": width, "height": 800})
+            errors: list[str] = []
+            listeners = {
+                "pageerror": lambda error, errors=errors: errors.append(str(error)),
+                "console": lambda message, errors=errors: (
+                    errors.append(message.text) if message.type == "error" else None
+                ),
+            }
+            for event, listener in listeners.items():
+                page.on(event, listener)
+            page.goto(f"file://{path}")
+            seen = page.evaluate(LOOK, [SMALL_PRINT, width])
+            found.append(
+                Look(str(path.relative_to(site)), width, errors, *seen, _tables(page))
+            )
+            for event, listener in listeners.items():
+                page.remove_listener(event, listener)
+        context.close()
+    assert len(found) > 2 * len(NAMES)
+    return found
+
+
+def _tables(page) -> list[float]:
+    if page.viewport_size["width"] < 1000:
+        second = "div.benchmark:visible tr:not(.group) > :nth-child(2)"
+        return page.locator(second).evaluate_all(
             "all => all.map(e => e.getBoundingClientRect().right)"
         )
-        assert all(end <= 390 for end in ends), name
+    page.set_viewport_size({"width": 1400, "height": 900})
+    return page.locator("div.benchmark:visible").evaluate_all(
+        "all => all.map(e => e.scrollWidth - e.clientWidth)"
+    )
+
+
+def test_pages_open_without_errors(looks):
+    assert [(look.name, look.errors) for look in looks if look.errors] == []
+
+
+def test_pages_fit(looks):
+    wide = [(look.name, look.width, look.overflow) for look in looks]
+    assert [page for page in wide if page[-1] > 1] == []
+    assert [(look.name, look.width, look.cut) for look in looks if look.cut] == []
+
+
+def test_small_print_can_be_read(looks):
+    seen = [(look.name, *print_) for look in looks for print_ in look.small_print]
+    assert len(seen) > len(NAMES)
+    assert [words for words in seen if words[-1] < 4.5] == []
+
+
+def test_benchmark_tables_fit(looks):
+    """On a phone, what runs the model and its first number are seen at once."""
+    allowed = {1280: 0, 390: 390}
+    over = [
+        (look.name, look.width, pixels)
+        for look in looks
+        for pixels in look.tables
+        if pixels > allowed[look.width]
+    ]
+    assert over == []
+
+
+@pytest.fixture
+def open_page(site, browser):
+    """Opens a page of the site in a window of a given width and color scheme."""
+    contexts = []
+
+    def opened(name: str, width: int = 1400, scheme: str = "light"):
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.goto(f"file://{site / name}")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+def test_a_card_leads_to_its_page(open_page):
+    page = open_page("tutorials/index.html")
+    for tutorial in map(load_tutorial, NAMES):
+        card = page.locator(".tutorial-card", has_text=tutorial.script.title)
+        text = card.inner_text()
+        assert all(tag in text for tag in tutorial.script.tags)
+        assert re.search(r"(first steps|in depth|expert), \d+ min", text)
+        link = card.locator("a.sd-stretched-link").get_attribute("href")
+        assert link.partition("#")[0] == f"../{tutorial.docname}.html".replace(
+            "../tutorials/", ""
+        )
+    card.click()
+    assert tutorial.script.title in page.locator("h1").inner_text()
+
+
+def test_tags_filter_by_keyboard(open_page):
+    page = open_page("tutorials/index.html")
+    button = page.locator(".tag-filter button").first
+    button.focus()
+    page.keyboard.press("Space")
+    assert button.get_attribute("aria-pressed") == "true"
+    tag = button.get_attribute("value")
+    shown = page.locator(".tutorial-card:visible")
+    assert 0 < shown.count() < len(NAMES)
+    assert all(tag in text for text in shown.all_inner_texts())
+    page.keyboard.press("Space")
+    assert page.locator(".tutorial-card:visible").count() == len(NAMES)
 
 
 def test_rows_can_be_sorted_and_filtered(open_page):
