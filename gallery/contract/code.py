@@ -22,12 +22,16 @@ MORE_CODE_LINES = {
     "torch_compile_transformers_example": 385,
     # Takes the steps of a compilation apart; its application is a string in the script.
     "ahead_of_time_without_gpu": 260,
+    # A tour: one small experiment for each option.
+    "torch_compile_advanced_usage": 275,
     # The programs that load an engine are strings in the script.
     "cross_runtime_compilation_for_windows": 250,
     # Both ways to compile at four sizes, three strategies, failures, another process.
     "torch_compile_resnet_example": 330,
     # Caches of its own; experiments with keys, a race of processes and a full folder.
     "engine_caching_example": 360,
+    # The two files of its service are strings in the script.
+    "engine_caching_bert_example": 220,
     # Trains adapters, tells events apart, and shows three changes that go unseen.
     "mutable_torchtrt_module_example": 320,
     # Its experiments run in processes of their own, whose programs are strings.
