@@ -155,32 +155,36 @@ def gpus(tmp_path_factory, monkeypatch) -> StandIns:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of the machinery with one tiny tutorial and two pages."""
+    return make_project(tmp_path)
+
+
+def make_project(folder: Path) -> Path:
     for name in ("gallery", "docs/_static", "docs/inventories", "docs/_templates"):
         if (ROOT / name).is_dir():
             shutil.copytree(
                 ROOT / name,
-                tmp_path / name,
+                folder / name,
                 ignore=shutil.ignore_patterns("__pycache__", "security", "db", "log"),
             )
     for path in [ROOT / "conf.py", *ROOT.glob("requirements*.txt")]:
-        shutil.copy(path, tmp_path)
+        shutil.copy(path, folder)
     fonts = ROOT / ".cache" / "matplotlib"
     if fonts.is_dir():  # to make the list takes seconds
-        shutil.copytree(fonts, tmp_path / ".cache" / "matplotlib")
-    (tmp_path / "docs" / "index.rst").write_text(
+        shutil.copytree(fonts, folder / ".cache" / "matplotlib")
+    (folder / "docs" / "index.rst").write_text(
         "Home\n====\n\n.. gallery-cards::\n\n.. toctree::\n\n   tutorials/index\n"
         "   results\n"
     )
-    (tmp_path / "docs" / "results.rst").write_text(
+    (folder / "docs" / "results.rst").write_text(
         "Results\n=======\n\n.. gallery-results::\n"
     )
-    section = tmp_path / "examples" / "dynamo"
+    section = folder / "examples" / "dynamo"
     section.mkdir(parents=True)
-    for folder in (tmp_path / "examples", section):
-        (folder / "GALLERY_HEADER.rst").write_text("Tutorials\n=========\n\nAll.\n")
+    for headed in (folder / "examples", section):
+        (headed / "GALLERY_HEADER.rst").write_text("Tutorials\n=========\n\nAll.\n")
     (section / "tiny.py").write_text(TINY)
-    (tmp_path / "recordings" / "h100-rtx").mkdir(parents=True)
-    return tmp_path
+    (folder / "recordings" / "h100-rtx").mkdir(parents=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
