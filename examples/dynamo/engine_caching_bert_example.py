@@ -41,9 +41,8 @@ what its key leaves out, is in :doc:`engine_caching_example`.
 # A service, in two files
 # -----------------------
 # The model is a small BERT with real weights, all-MiniLM-L6-v2. It turns a sentence
-# into a vector, the mean over its tokens. Every process of this page needs it, so it
-# stands in a file, ``encoder.py``. There are three ways to make the encoder fast, and
-# one of them has a cache.
+# into a vector, the mean over its tokens. A service of it is started again and again:
+# after a crash, for a new version, on one more machine. How long until it answers?
 
 import importlib.util
 import logging
@@ -68,6 +67,10 @@ torch.manual_seed(0)
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 dtype = torch.float16 if device.type == "cuda" else torch.float32
 folder = Path(tempfile.mkdtemp())
+print(f"Running on {device.type} in {dtype}.")
+
+# %%
+# Every process of this page needs the model and its build, so they stand in a file.
 
 ENCODER = '''
 import torch
@@ -124,6 +127,10 @@ except OSError:
     bert = transformers.BertModel(transformers.BertConfig(**sizes))
     print("Weights: random (neither the package nor the hub could be reached)")
 
+# %%
+# A batch is these sentences eight times over. A second batch, in another order, is for
+# checks.
+
 
 def tokens_of(sentences):
     batch = tokenize(
@@ -135,6 +142,7 @@ def tokens_of(sentences):
 bert.save_pretrained(folder / "bert")
 encoder = encoder_file["SentenceEncoder"](bert).eval().to(device, dtype)
 inputs, others = tokens_of(SENTENCES * 8), tokens_of(SENTENCES[::-1] * 8)
+tolerance = 2e-2 if dtype == torch.float16 else 1e-4  # relative, for all checks
 torch.save(inputs, folder / "inputs.pt")
 
 # %%
@@ -143,18 +151,17 @@ torch.save(inputs, folder / "inputs.pt")
 START = """
 import json, sys, time
 marks = {"begin": time.perf_counter()}
-import torch
-import torch_tensorrt
+import torch, torch_tensorrt
 way, cached = sys.argv[1:3]
 if way != "saved":
-    import transformers
+    from transformers import BertModel
     from encoder import SentenceEncoder, build
 marks["import"] = time.perf_counter()
-torch.set_grad_enabled(False)
 inputs = torch.load("inputs.pt", map_location="cuda")
 if way != "saved":
-    bert = transformers.AutoModel.from_pretrained("bert")
-    encoder = SentenceEncoder(bert).eval().to("cuda", torch.float16)
+    bert = BertModel.from_pretrained("bert")
+    encoder = SentenceEncoder(bert).eval().requires_grad_(False)
+    encoder.to("cuda", torch.float16)
 marks["weights"] = time.perf_counter()
 if way == "saved":
     run = torch_tensorrt.load("encoder.pt2").module()
@@ -171,7 +178,6 @@ marks["first call"] = time.perf_counter()
 torch.save(answer, "answer.pt")
 print(json.dumps(marks))
 """
-(folder / "start.py").write_text(START)
 
 # %%
 # Two processes, one after the other
@@ -213,6 +219,7 @@ def steps_of(done):
     return dict(zip(list(marks)[1:], (b - a for a, b in zip(ends, ends[1:]))))
 
 
+(folder / "start.py").write_text(START)
 shared, engines = folder / "shared", folder / "engines"
 first = steps_of(start("built", shared, engines))
 second = steps_of(start("built", shared, engines))
@@ -546,11 +553,9 @@ def plot_ready(table):
 # the second found it. Their answers come from a file. The control is the answer to the
 # same sentences in another order.
 
+
 # Needs a GPU: the engine runs.
 # Output varies: half precision changes the last digits.
-tolerance = 2e-2
-
-
 def answered(*ignored):
     """What the last process answered."""
     return torch.load(folder / "answer.pt", map_location=device)
@@ -562,10 +567,9 @@ print("Engines in the cache:", len(list(engines.glob("*/blob.bin"))))
 # %%
 # On a machine without a GPU only the build can be tried, in this process.
 
-tolerance_here = 2e-2 if dtype == torch.float16 else 1e-4
 program = torch.export.export(encoder, inputs)
 compiled = encoder_file["build"](program, str(folder / "tried"))
-check(compiled, encoder, others, inputs, tolerance_here, "this process")
+check(compiled, encoder, others, inputs, tolerance, "this process")
 
 # %%
 # Which step does which cache shorten?

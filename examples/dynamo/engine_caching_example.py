@@ -563,7 +563,7 @@ STARTS = {
     "both, new weights": lambda: start_up(renewed, memory, warm),
 }
 taken, modules = [], {}
-for _ in range(3):
+for _ in range(2):
     for name, start in STARTS.items():
         steps, modules[name] = start()
         taken.append({"start": name, **steps})
