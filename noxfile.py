@@ -33,6 +33,15 @@ def install_stack(session: nox.Session, *requirements: str) -> str:
     return python
 
 
+def install_once(session: nox.Session, requirements: str) -> None:
+    """Install a requirements file; pip needs seconds to see that nothing is new."""
+    wanted = Path(requirements).read_text(encoding="utf-8")
+    installed = Path(session.virtualenv.location) / requirements
+    if not installed.exists() or installed.read_text(encoding="utf-8") != wanted:
+        session.install("-r", requirements)
+        installed.write_text(wanted, encoding="utf-8")
+
+
 def build_site(session: nox.Session, python: str = "python") -> None:
     session.run(python, "-m", "sphinx", "-W", "-q", "-c", ".", "docs", SITE)
     session.log(f"The site is in {SITE}/index.html; `nox -s serve` shows it.")
@@ -60,9 +69,8 @@ def gallery(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the site from the recordings. Needs no torch."""
-    session.install("-r", "requirements.txt")
+    install_once(session, "requirements.txt")
     build_site(session)
-    session.run("python", "-m", "gallery", "status")
 
 
 @nox.session(venv_backend="none")

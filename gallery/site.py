@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -180,11 +181,19 @@ def outdated_pages(app: Sphinx, env, added: set, changed: set, removed: set):
     ]
 
 
+def told(tutorials: list[Tutorial]) -> str:
+    """One line for the terminal: how many recordings are in which state."""
+    states = Counter(tutorial.state for tutorial in tutorials)
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    return f"Recordings: {counts}. `python -m gallery status` names them."
+
+
 def write_files(app: Sphinx, exception: Exception | None) -> None:
     """Write what is no page: the results as files, the sitemap."""
     if exception is None and app.builder.name == "html":
         write_downloads(Path(app.outdir))
         write_sitemap(app, exception)
+        print(told(list(all_tutorials())))
 
 
 def code_version() -> str:

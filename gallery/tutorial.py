@@ -56,6 +56,11 @@ class Tutorial:
         return self.recording is not None and self.recording.is_stale(self.script)
 
     @property
+    def state(self) -> str:
+        """``current``, ``other versions``, ``stale`` or ``missing``."""
+        return self.recording.state(self.script) if self.recording else "missing"
+
+    @property
     def is_complete(self) -> bool:
         """Whether every cell's outputs are recorded and of the present code."""
         return self.recording is not None and not self.is_stale

@@ -20,9 +20,8 @@ from gallery.script import find_scripts
 from gallery.tables import numbers
 from gallery.tutorial import load_tutorial
 from tests.conftest import ROOT, build_site
+from tests.site_speed import copy_sources
 
-SOURCES = ("conf.py", "docs", "examples", "gallery", "recordings", "*.rst", "*.txt")
-GENERATED = ("__pycache__", "_build", "tutorials", "sg_execution_times.rst")
 NAMES = [path.stem for path in find_scripts()]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -32,12 +31,7 @@ def site(tmp_path_factory) -> Path:
     """A fresh copy of the repository's sources, built with warnings as errors."""
     project = tmp_path_factory.mktemp("site") / "project"
     project.mkdir()
-    for source in (path for name in SOURCES for path in ROOT.glob(name)):
-        if source.is_dir():
-            ignored = shutil.ignore_patterns(*GENERATED)
-            shutil.copytree(source, project / source.name, ignore=ignored)
-        else:
-            shutil.copy(source, project)
+    copy_sources(project)
     done = build_site(project)
     assert done.returncode == 0, done.stderr
     return project / "site"
