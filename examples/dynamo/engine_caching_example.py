@@ -92,7 +92,7 @@ except OSError:
 model = model.eval().to(device, dtype)
 renewed = copy.deepcopy(model)
 for weight in renewed.parameters():
-    weight.mul_(1 + 0.2 * torch.randn_like(weight))
+    weight.mul_(1 + 0.1 * torch.randn_like(weight))
 coarse = torch.randn(2, 3, 4, 4)
 smooth = torch.nn.functional.interpolate(coarse, size=(224, 224), mode="bicubic")
 image, fresh = (2 * smooth).to(device, dtype).split(1)
@@ -103,7 +103,7 @@ image, fresh = (2 * smooth).to(device, dtype).split(1)
 # ``immutable_weights=False``.
 
 folder = Path(tempfile.mkdtemp())
-tolerance = 2e-2 if dtype == torch.float16 else 1e-4  # relative, for all checks
+tolerance = 1e-2 if dtype == torch.float16 else 1e-4  # relative, for all checks
 CACHED = {
     "cache_built_engines": True,
     "reuse_cached_engines": True,
