@@ -153,18 +153,30 @@ import json, sys, time
 marks = {"begin": time.perf_counter()}
 import torch, torch_tensorrt
 way, cached = sys.argv[1:3]
-if way != "saved":
+from_file = way in ("saved", "pickled")
+if not from_file:
     from transformers import BertModel
     from encoder import SentenceEncoder, build
 marks["import"] = time.perf_counter()
 inputs = torch.load("inputs.pt", map_location="cuda")
-if way != "saved":
+if not from_file:
     bert = BertModel.from_pretrained("bert")
     encoder = SentenceEncoder(bert).eval().requires_grad_(False)
     encoder.to("cuda", torch.float16)
 marks["weights"] = time.perf_counter()
+"""
+
+# %%
+# Then it builds, or loads what was saved, and answers.
+
+START += """
 if way == "saved":
     run = torch_tensorrt.load("encoder.pt2").module()
+elif way == "pickled":
+    run = torch.load("encoder.pickle", weights_only=False)
+    for part in run.modules():
+        if hasattr(part, "runtime_settings"):
+            part.runtime_settings = torch_tensorrt.runtime.RuntimeSettings()
 elif way == "inductor":
     run = torch.compile(encoder, fullgraph=True, dynamic=False)
 else:
@@ -574,7 +586,7 @@ check(compiled, encoder, others, inputs, tolerance, "this process")
 # %%
 # Which step does which cache shorten?
 # ------------------------------------
-# Nine processes, each started once, one after the other:
+# Ten processes, each started once, one after the other:
 #
 # - *nothing cached*: the temporary folder is new.
 # - *kernels*: the second process, with the same temporary folder. TensorRT-RTX's
@@ -582,12 +594,16 @@ check(compiled, encoder, others, inputs, tolerance, "this process")
 # - *engine*: the engine cache is filled, and the kernels are removed.
 # - *both*: the second process of above, once more.
 # - *saved*: ``torch_tensorrt.save`` wrote the compiled module to a file. Neither
-#   transformers nor the weights are loaded, and nothing is exported.
+#   transformers nor the weights are loaded, and nothing is exported. A program that was
+#   saved so has no runtime cache, also not in its second process.
+# - *pickled*: ``torch.save`` wrote the compiled module. It has no runtime cache either
+#   when it is loaded, but takes one: the lines in ``start.py`` give it the usual file.
 # - *Inductor*: what PyTorch does alone. Its caches lie in the folder as well.
 
 # Needs a GPU: it measures.
 # Output varies: seconds on the clock.
 torch_tensorrt.save(compiled, str(folder / "encoder.pt2"), arg_inputs=inputs)
+torch.save(compiled, folder / "encoder.pickle")
 
 
 def forget_kernels(temporary):
@@ -610,6 +626,8 @@ forget_kernels(shared)
 run("engine", "built", "shared", engines)
 run("saved", "saved", "saved")
 run("saved, and kernels", "saved", "saved")
+run("pickled", "pickled", "pickled")
+run("pickled, and kernels", "pickled", "pickled")
 run("Inductor, nothing cached", "inductor", "inductor")
 run("Inductor, its caches", "inductor", "inductor")
 
@@ -622,7 +640,7 @@ order = ["import", "weights", "export", "build", "first call"]
 steps = pd.DataFrame(taken).T.reindex(columns=order)
 total = steps.sum(axis=1)
 names = ("plain_first", "plain_second", "both", "engines", "saved", "saved_warm")
-names = (*names, "inductor_first", "inductor_second")
+names = (*names, "pickled", "pickled_warm", "inductor_first", "inductor_second")
 for name, label in zip(names, taken):
     print(f"{name}_s = {total[label]:.1f}")
 print(f"import_s = {steps['import'].median():.1f}")

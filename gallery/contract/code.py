@@ -31,7 +31,7 @@ MORE_CODE_LINES = {
     # Caches of its own; experiments with keys, a race of processes and a full folder.
     "engine_caching_example": 370,
     # The two files of its service are strings in the script.
-    "engine_caching_bert_example": 220,
+    "engine_caching_bert_example": 230,
     # Trains adapters, tells events apart, and shows three changes that go unseen.
     "mutable_torchtrt_module_example": 320,
     # Its experiments run in processes of their own, whose programs are strings.
