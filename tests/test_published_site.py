@@ -96,6 +96,65 @@ def test_links_of_notebooks_lead_to_pages_of_the_site(site):
             assert not anchor or f'id="{anchor}"' in page, f"{name}: {link}"
 
 
+# What a reader wants to know; where two clicks lead from the index, and what stands
+# there.
+QUESTIONS = {
+    "How do I begin?": ("quickstart.html", "#resnet-in-ten-lines"),
+    "How fast is a BERT, and what is slow about it?": (
+        "tutorials/index.html",
+        "tutorials/dynamo/torch_compile_transformers_example.html",
+    ),
+    "How do I make calls faster, with a CUDA graph?": (
+        "quickstart.html",
+        "#the-faster-way",
+    ),
+    "I have new weights. Must I build again?": (
+        "tutorials/index.html",
+        "tutorials/dynamo/refit_engine_example.html",
+    ),
+    "TensorRT lacks an operator. What now?": (
+        "when_it_goes_wrong.html",
+        "#it-fell-back-to-pytorch",
+    ),
+    "How do I serve a compiled model?": (
+        "tutorials/index.html",
+        "tutorials/triton/serving_torch_tensorrt_with_triton.html",
+    ),
+    "Does it pay for my model?": ("does_it_pay.html", "#by-what-limits-the-model"),
+    "Which package for my GPU, for a Jetson, for Windows?": (
+        "installation.html",
+        "#which-package-for-my-gpu",
+    ),
+    "Did it fall back to PyTorch?": ("quickstart.html", "#is-it-tensorrt-that-runs"),
+    "What accuracy do I lose?": ("when_it_goes_wrong.html", "#wrong-answers"),
+    "How do I keep an engine and load it elsewhere?": ("quickstart.html", "#keep-it"),
+    "How was it measured?": ("results.html", "tutorials/dynamo/how_we_measure.html"),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_is_two_clicks_from_its_answer(site, question):
+    here = site / "index.html"
+    for click in QUESTIONS[question]:
+        page = _Links(here.read_text())
+        told = f"{here.name} does not lead to {click}"
+        if click.startswith("#"):
+            assert click in page.links, told
+            assert click[1:] in page.ids
+        else:
+            targets = {(here.parent / link).resolve() for link in page.links}
+            assert (site / click).resolve() in targets, told
+            here = site / click
+
+
+@pytest.mark.parametrize("name", ["installation.html", "when_it_goes_wrong.html"])
+def test_help_is_two_clicks_from_every_page(site, name):
+    for page in site.rglob("*.html"):
+        if "_static" not in page.parts and page.name not in {"404.html", name}:
+            links = {link.rpartition("/")[2] for link in _Links(page.read_text()).links}
+            assert name in links, page
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_results_hold_what_was_recorded(site, name):
     tutorial = load_tutorial(name)
