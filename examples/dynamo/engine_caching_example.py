@@ -869,8 +869,8 @@ for name, cache in caches.items():
     print(f"{name}_reads = {sum(reads)}")
 
 # %%
-# The lock of the file is the rename. A last look at the secret: a blob that is not
-# ours, and prints a line when it is unpickled, as any other code in it would be run.
+# Now a blob that the service did not write. It prints a line when it is unpickled; any
+# other code would run just as well. The library unpickles first and looks afterwards.
 
 
 class Foreign:
@@ -927,9 +927,9 @@ DiskEngineCache.dir2hash2size_map.clear()
 build_for(6)
 
 # %%
-# It threw away all engines, one after the other, counted zero bytes for each, and did
-# not store the new one for want of space. So set ``engine_cache_size`` far above
-# what you need, and clean up the folder yourself before a start.
+# It threw away all engines, one after the other, counted zero bytes for each, and then
+# did not store the new one for want of space. So set ``engine_cache_size`` far above
+# what you need, and tidy the folder up yourself before a start.
 #
 # When it goes wrong
 # ------------------
