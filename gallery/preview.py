@@ -23,6 +23,7 @@ from gallery.engines import TIME_LIMIT_S
 from gallery.errors import GalleryError
 from gallery.kernel import Progress, run_notebook
 from gallery.machine import describe_machine, require_stack
+from gallery.outputs import figure_sentences
 from gallery.paths import ALL_RECORDINGS, CACHE, RECORDINGS, ROOT
 from gallery.recording import save_recording
 from gallery.script import Script, find_scripts, needs_gpu, read_script
@@ -33,6 +34,11 @@ PREVIEWS = CACHE / "preview"
 MACHINE = "preview"  # stands for the folder of a kind of machine
 NO_GPU = "no GPU (a preview)"
 SKIPPED = "Not run: this cell needs a GPU.\n"
+NO_PICTURE = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 200" width="700">'
+    '<rect width="700" height="200" fill="#ddd"/><text x="350" y="105" '
+    'text-anchor="middle" font-size="20">A figure that needs a GPU</text></svg>'
+)
 BANNER = (
     "A preview, made without a GPU. What it shows of {names} comes from a small run on "
     "a CPU and is no result. Do not publish it."
@@ -109,8 +115,15 @@ def stand_in(script: Script, notebook: nbformat.NotebookNode) -> None:
     text = SKIPPED + "".join(f"{name} = (no GPU)\n" for name in missing)
     for cell in cells:
         if needs_gpu(cell.source):
-            cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
+            said = nbformat.v4.new_output("stream", name="stdout", text=text)
+            cell.outputs = [said, *map(_placeholder, figure_sentences(cell.source))]
             text = SKIPPED
+
+
+def _placeholder(sentence: str) -> nbformat.NotebookNode:
+    """What stands where a figure will be, and says in words what it will show."""
+    data = {"image/svg+xml": NO_PICTURE, "text/plain": sentence}
+    return nbformat.v4.new_output("display_data", data=data)
 
 
 def build(project: Path, names: list[str]) -> Path:
