@@ -201,6 +201,7 @@ print(f"adapter_kb = {size / 1e3:.0f}")
 # and at the next call it *refits* the engine: the compiled program stays, its numbers
 # are replaced.
 
+# Needs a GPU: TensorRT refits an engine there.
 # Output varies: digits differ from GPU to GPU.
 for aspect in ("mood", "tense", "none"):
     mutable.load_state_dict(eager[aspect].state_dict())
@@ -836,7 +837,7 @@ except RuntimeError as error:
 # The file is a pickle: of the engine, the PyTorch model with its weights, *and the last
 # inputs and outputs*. It is loaded with ``weights_only=False``, so it can run any code:
 # load only what you saved. The model's class is not inside, so the process that loads
-# needs it. This one is new, and has the class's source.
+# needs it. This one is new, and has of the class what a call needs.
 LOAD = """
 import sys, time
 import torch, torch_tensorrt
@@ -865,7 +866,8 @@ print("range:", mutable.arg_dynamic_shapes)
 # Output varies: seconds and digits.
 expected = {name: eager[name](*inputs) for name in ("mood", "tense")}
 torch.save((inputs, eager["tense"].state_dict(), expected), folder / "case.pt")
-program = "import torch\n" + inspect.getsource(SentenceEncoder) + LOAD
+of_class = inspect.getsource(SentenceEncoder.forward)
+program = "import torch\nclass SentenceEncoder(torch.nn.Module):\n" + of_class + LOAD
 command = [sys.executable, "-W", "ignore", "-c", program]
 ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
 print(ended.stdout.strip())
