@@ -645,7 +645,7 @@ for row, end in zip(timeline.itertuples(), ends):
     axis.text(end + 0.2, row.Index, f"{row.seconds:.2g} s, {row.did}", va="center")
 axis.set_yticks(timeline.index, timeline.event)
 axis.invert_yaxis()
-axis.set(xlabel="seconds since the start", xlim=(0, 1.25 * ends.iloc[-1]))
+axis.set(xlabel="seconds since the start", xlim=(0, 1.4 * ends.iloc[-1]))
 plt.show()
 
 # %%
