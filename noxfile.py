@@ -75,9 +75,10 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def test(session: nox.Session) -> None:
-    """Run the tests; arguments after -- go to pytest."""
+    """Run the tests, several files at a time; arguments after -- go to pytest."""
     python = install_stack(session, "requirements-rtx.txt", "requirements-test.txt")
-    session.run(python, "-m", "pytest", *session.posargs)
+    several = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
+    session.run(python, "-m", "pytest", *several, *session.posargs)
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])
