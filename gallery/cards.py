@@ -8,7 +8,9 @@ from html import escape
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
+from gallery.files import chosen
 from gallery.learning_path import LEVELS, Section, learning_path, reading_minutes
+from gallery.outputs import show
 from gallery.paths import ROOT
 from gallery.plain import plain, rst_escaped
 from gallery.tutorial import Tutorial
@@ -76,11 +78,14 @@ def _card(tutorial: Tutorial, level: str) -> list[str]:
     tags = " ".join(
         f":bdg-secondary-line:`{rst_escaped(tag)}`" for tag in tutorial.script.tags
     )
+    picture = []
+    if chosen(tutorial, show(tutorial)):
+        picture.append(f"      :img-top: /{folder}/images/thumb_{tutorial.name}.png")
+        picture.append("      :img-alt:")
     about = f"{level}, {reading_minutes(tutorial)} min"
     return [
         f"   .. grid-item-card:: {rst_escaped(tutorial.script.title)}",
-        f"      :img-top: /{folder}/images/thumb_{tutorial.name}.png",
-        "      :img-alt:",
+        *picture,
         f"      :link: /{tutorial.docname}",
         "      :link-type: doc",
         "      :class-card: tutorial-card",

@@ -71,7 +71,8 @@ def place(tutorial: Tutorial, shown: Shown, folder: Path, address: str = "") -> 
     images, downloads = folder / "images", folder / "downloads"
     for name, data in shown.files.items():
         write_if_changed(images / name, data)
-    write_thumbnail(images / f"thumb_{tutorial.name}.png", chosen(tutorial, shown))
+    if figure := chosen(tutorial, shown):
+        write_thumbnail(images / f"thumb_{tutorial.name}.png", figure)
     notebook = notebook_bytes(tutorial, address)
     write_if_changed(downloads / f"{tutorial.name}.ipynb", notebook)
     for name, data in programs(tutorial):
@@ -126,21 +127,18 @@ def chosen(tutorial: Tutorial, shown: Shown) -> bytes | None:
     return None
 
 
-def write_thumbnail(path: Path, figure: bytes | None) -> None:
-    """Write a figure at most `THUMBNAIL_SIZE` large, on white; a plain one for None.
+def write_thumbnail(path: Path, figure: bytes) -> None:
+    """Write a figure at most `THUMBNAIL_SIZE` large, on white.
 
     The file says what it was made of, and is left alone if that is the same.
     """
-    source = hashlib.sha256(figure or b"").hexdigest()
+    source = hashlib.sha256(figure).hexdigest()
     if path.exists() and Image.open(path).info.get("source") == source:
         return
-    if figure is None:
-        picture = Image.new("RGB", THUMBNAIL_SIZE, "#e9edf2")
-    else:
-        picture = Image.open(io.BytesIO(figure)).convert("RGBA")
-        picture.thumbnail(THUMBNAIL_SIZE, Image.Resampling.LANCZOS)
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture).convert("RGB")
+    picture = Image.open(io.BytesIO(figure)).convert("RGBA")
+    picture.thumbnail(THUMBNAIL_SIZE, Image.Resampling.LANCZOS)
+    white = Image.new("RGBA", picture.size, "white")
+    picture = Image.alpha_composite(white, picture).convert("RGB")
     about = PngInfo()
     about.add_text("source", source)
     path.parent.mkdir(parents=True, exist_ok=True)

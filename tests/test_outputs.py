@@ -163,10 +163,10 @@ def test_a_thumbnail_that_is_not_there_fails(tmp_path):
 def test_a_card_shows_the_figure_it_was_made_of(tmp_path):
     path = tmp_path / "images" / "thumb.png"
     colors = []
-    for figure in (None, base64.b64decode(RED), base64.b64decode(PNG)):
+    for figure in (base64.b64decode(RED), base64.b64decode(PNG)):
         write_thumbnail(path, figure)
         colors.append(Image.open(path).getpixel((0, 0)))
-    assert len(set(colors)) == 3
+    assert len(set(colors)) == 2
     before = path.stat().st_mtime_ns
     write_thumbnail(path, base64.b64decode(PNG))
     assert path.stat().st_mtime_ns == before

@@ -66,6 +66,7 @@ def test_pictures_and_downloads_are_the_recorded_ones(looked_at):
     ]
     shown = list((looked_at / "site/_images").glob("recorded_tiny_001.png"))
     assert [path.read_bytes() for path in shown] == [png]
+    assert "thumb_tiny.png" in _page(looked_at, "tutorials/index")
     [path] = (looked_at / "site/_downloads").glob("*/tiny.ipynb")
     downloaded = nbformat.read(path, as_version=4)
     nbformat.validate(downloaded)
@@ -112,6 +113,7 @@ def test_a_page_without_recording_says_so(project):
     page = _page(project)
     assert "Not recorded yet" in page
     assert "sphx-glr-script-out" not in page
+    assert "thumb_tiny" not in _page(project, "tutorials/index")
 
 
 def test_a_rebuild_reads_what_changed_and_nothing_else(built):
