@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
+import re
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,13 +21,15 @@ from PIL.PngImagePlugin import PngInfo
 from gallery.benchmarks import DATA_MIME
 from gallery.box import details
 from gallery.errors import GalleryError
-from gallery.outputs import Shown, without_figure_comments
+from gallery.outputs import Shown, html_of, without_figure_comments
 from gallery.roles import in_markdown
 from gallery.script import PROGRAMS
 from gallery.tutorial import Tutorial
 from gallery.write_ruler import MARKER
 
 # From the start of what ZIP files can hold: the same files make the same zip.
+BEST_ROW = re.compile(r"<tr class=best>.*?</tr>", re.DOTALL)
+CELL = re.compile(r"(<t[hd][^>]*>)(.*?)(</t[hd]>)", re.DOTALL)
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 THUMBNAIL_SIZE = (640, 400)
 
@@ -182,8 +185,14 @@ def with_outputs(tutorial: Tutorial, address: str = "") -> nbformat.NotebookNode
 
 
 def _for_notebooks(out: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Without pandas' table schema: JupyterLab and VS Code prefer it, and lack it."""
+    """Tables as on the page, the best rows bold.
+
+    Without pandas' table schema: JupyterLab and VS Code prefer it, and lack it.
+    """
     if "text/html" in out.get("data", {}) and DATA_MIME in out["data"]:
         out = copy.deepcopy(out)
-        del out["data"][DATA_MIME]
+        html = html_of(out["data"]["text/html"], out["data"].pop(DATA_MIME))
+        out["data"]["text/html"] = BEST_ROW.sub(
+            lambda row: CELL.sub(r"\1<b>\2</b>\3", row[0]), html
+        )
     return out

@@ -23,6 +23,8 @@ PICTURES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
 # In the order in which a page prefers them.
 SHOWN = ["text/html", "text/markdown", *PICTURES, "text/latex", "text/plain"]
 FIGURE = re.compile(r"^[ ]*# Figure: (.*(?:\n[ ]*#   .*)*)\n", re.MULTILINE)
+# With the classes by which themes know a notebook's output.
+BOX = '<div class="output_subarea output_html rendered_html output_result">\n{}\n</div>'
 HEADING = re.compile(r"^(\S.*)\n([=\-~^\"'])\2{2,}[ \t]*$", re.MULTILINE)
 
 _markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
@@ -176,17 +178,26 @@ def _picture(tutorial: Tutorial, shown: Shown, out: dict, kind: str, alt: str) -
 def _as_html(out: dict, kind: str) -> str:
     data = out["data"][kind]
     if DATA_MIME in out["data"]:
-        frame = read_benchmark(out["data"][DATA_MIME])
-        if frame is not None:
-            return table_html(frame)
-        data = tidy_table(data, out["data"][DATA_MIME])
-    elif kind == "text/markdown":
+        return html_of(data, out["data"][DATA_MIME])
+    if kind == "text/markdown":
         data = _markdown.render(data)
     elif kind == "text/latex":
         data = _formula(data)
-    # The classes by which themes know a notebook's output.
-    classes = "output_subarea output_html rendered_html output_result"
-    return f'<div class="{classes}">\n{data}\n</div>'
+    return BOX.format(data)
+
+
+def html_of(html: str, resource: dict) -> str:
+    """A recorded table as pages show it.
+
+    Parameters
+    ----------
+    html, resource
+        What pandas made of it: HTML, and its rows with their schema.
+    """
+    frame = read_benchmark(resource)
+    return (
+        BOX.format(tidy_table(html, resource)) if frame is None else table_html(frame)
+    )
 
 
 def _formula(text: str) -> str:

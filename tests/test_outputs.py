@@ -13,7 +13,7 @@ from gallery.files import chosen, notebook_bytes, with_outputs, write_thumbnail
 from gallery.outputs import show
 from gallery.replay import replay
 from gallery.write_ruler import MARKER
-from tests.made import PNG, changed, display, made, stream, table
+from tests.made import PNG, benchmark_rows, changed, display, made, stream, table
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"/>'
 ONE_CELL = "# %%\n# How fast\n# --------\n# Text.\nprint(1)\n"
@@ -76,6 +76,21 @@ def test_other_tables_have_no_row_numbers_and_no_nan(tmp_path):
     assert "NaN" not in numbered
     named = rst(made(tmp_path, ONE_CELL, [table(frame.set_index("way"))], name="named"))
     assert "<th>a</th>" in named
+
+
+def test_notebooks_show_tables_as_pages_do(tmp_path):
+    rows = benchmark_rows(("eager", 2.0, 0.5), ("TensorRT, CUDA graph", 0.8, 1.25))
+    other = pd.DataFrame({"way": ["a"], "s": [None]})
+    tutorial = made(tmp_path, ONE_CELL, [table(rows), table(other)])
+    cells = [c for c in with_outputs(tutorial).cells if c.cell_type == "code"]
+    benchmark, kernels = [out.data["text/html"] for out in cells[0].outputs]
+    assert "<caption>net, float16, 1x3</caption>" in benchmark
+    assert re.findall("<b>(.*?)</b>", benchmark)[:3] == [
+        "TensorRT, CUDA graph",
+        "0.800",
+        "1.25",
+    ]
+    assert "None" not in kernels
 
 
 def test_printed_text_is_no_markup_and_keeps_its_indentation(tmp_path):
