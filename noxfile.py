@@ -1,11 +1,18 @@
 """Commands of the gallery: ``nox -l`` lists them."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
 
 import nox
 from nox.command import CommandFailed
+
+if not os.access(".", os.W_OK):
+    sys.exit(
+        "This folder cannot be written to, and every command writes into it. Work in a "
+        "copy of the checkout that is yours."
+    )
 
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["gallery"]

@@ -23,7 +23,7 @@ from gallery.machine import (
     require_gpu,
     require_stack,
 )
-from gallery.paths import ALL_RECORDINGS, RECORDINGS
+from gallery.paths import ALL_RECORDINGS, RECORDINGS, require_writable
 from gallery.script import Script, find_scripts, read_script
 from gallery.status import Row, recording_state, row, table
 
@@ -32,6 +32,7 @@ INTERRUPTED = 130
 
 def run(words: argparse.Namespace) -> int:
     """Execute tutorials: record them on GPUs, or build their engines without one."""
+    require_writable()
     scripts, failures = _read(words.names)
     wanted = scripts
     if not words.unchecked:
@@ -76,6 +77,7 @@ def run(words: argparse.Namespace) -> int:
 
 def verify(words: argparse.Namespace) -> int:
     """Run the recorded notebooks again with nbval, on GPUs, and compare."""
+    require_writable()
     scripts, failures = _read(words.names)
     machine = describe_machine()
     require_gpu(machine)
@@ -213,6 +215,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     words = _parser().parse_args()
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that knows no UTF-8 shows \\u00b5 for what it cannot.
+        stream.reconfigure(errors="backslashreplace")
     try:
         return words.function(words)
     except GalleryError as error:

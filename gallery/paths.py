@@ -1,6 +1,9 @@
 """Where things lie in the repository."""
 
+import os
 from pathlib import Path
+
+from gallery.errors import GalleryError
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -14,3 +17,18 @@ CACHE = ROOT / ".cache"
 BROUGHT = CACHE / "brought"
 # The notebooks of failed runs, tracebacks included, for whoever mends the tutorial.
 FAILED = CACHE / "failed"
+
+
+def require_writable(folder: Path = ROOT) -> None:
+    """Refuse to begin what would fail when it writes.
+
+    Raises
+    ------
+    GalleryError
+        If nothing can be written into the folder.
+    """
+    if not os.access(folder, os.W_OK):
+        raise GalleryError(
+            f"{folder} cannot be written to, and results are written there. Work in a "
+            "copy of the checkout that is yours."
+        )

@@ -24,7 +24,7 @@ from gallery.errors import GalleryError
 from gallery.kernel import Progress, run_notebook
 from gallery.machine import describe_machine, require_stack
 from gallery.outputs import figure_sentences
-from gallery.paths import ALL_RECORDINGS, CACHE, RECORDINGS, ROOT
+from gallery.paths import ALL_RECORDINGS, CACHE, RECORDINGS, ROOT, require_writable
 from gallery.recording import save_recording
 from gallery.script import Script, find_scripts, needs_gpu, read_script
 from gallery.values import names_quoted, printed_values
@@ -55,6 +55,7 @@ def preview(words: argparse.Namespace) -> int:
             "Name the tutorials to look at: nox -s preview -- NAME. All pages with "
             "their recordings: nox -s serve"
         )
+    require_writable()
     scripts = [read_script(path) for path in find_scripts(words.names)]
     require_stack(describe_machine())
     for script in scripts:

@@ -21,7 +21,7 @@ from gallery.files import place, programs, sweep, write_if_changed, zipped
 from gallery.head import describe, write_sitemap
 from gallery.learning_path import learning_path
 from gallery.outputs import show
-from gallery.paths import EXAMPLES, RECORDINGS
+from gallery.paths import EXAMPLES, RECORDINGS, require_writable
 from gallery.plain import rst_escaped
 from gallery.replay import replay
 from gallery.results import (
@@ -62,6 +62,7 @@ def check_sources(app: Sphinx) -> None:
     add a traceback to any exception but SystemExit, and reads a page only once.
     """
     try:
+        require_writable(Path(app.srcdir))
         use_recordings(app.config.gallery_recordings)
         sweep(Path(app.srcdir) / PAGES, [path.stem for path in find_scripts()])
         for tutorial in all_tutorials():

@@ -245,7 +245,9 @@ def run_gallery(
     )
 
 
-def build_site(project: Path) -> subprocess.CompletedProcess:
+def build_site(
+    project: Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess:
     """The site of a project, with warnings as errors, in `site/`."""
     _too_slow_for_mutants()
     return subprocess.run(
@@ -254,4 +256,5 @@ def build_site(project: Path) -> subprocess.CompletedProcess:
         capture_output=True,
         text=True,
         timeout=300,
+        env=env,
     )

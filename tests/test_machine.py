@@ -1,11 +1,16 @@
 """Each thing that a machine can lack gets one message that says what to do."""
 
+import argparse
+import os
+import runpy
 import shutil
 import subprocess
 import sys
+import types
 
 import pytest
 
+from gallery import __main__ as main
 from gallery.errors import GalleryError
 from gallery.machine import (
     Gpu,
@@ -16,7 +21,8 @@ from gallery.machine import (
     require_gpu,
     require_stack,
 )
-from tests.conftest import change_facts, recordings, run_gallery
+from gallery.site import check_sources
+from tests.conftest import ROOT, change_facts, recordings, run_gallery
 
 GPU = Gpu("RTX", "0", "uuid-0", 20.0)
 GOOD = dict(
@@ -170,3 +176,31 @@ def test_status_needs_no_stack(recorded):
     )
     assert done.returncode == 0, done.stderr
     assert "current" in done.stdout
+
+
+def test_what_cannot_be_written_to_is_told_before_any_work(monkeypatch, project):
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)
+    for command in (main.run, main.verify):
+        with pytest.raises(GalleryError, match="cannot be written to.* a copy"):
+            command(argparse.Namespace())
+    config = types.SimpleNamespace(gallery_recordings="h100-rtx")
+    with pytest.raises(SystemExit, match="not built.*cannot be written to"):
+        check_sources(types.SimpleNamespace(srcdir=project / "docs", config=config))
+    nox = types.ModuleType("nox")
+    nox.command = types.ModuleType("nox.command")
+    nox.command.CommandFailed = Exception
+    monkeypatch.setitem(sys.modules, "nox", nox)
+    monkeypatch.setitem(sys.modules, "nox.command", nox.command)
+    with pytest.raises(SystemExit, match="cannot be written to"):
+        runpy.run_path(str(ROOT / "noxfile.py"))
+
+
+PLAIN_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def test_a_terminal_that_knows_no_utf_8(recorded, tiny):
+    tiny.with_name("other.py").write_text("print（1）", encoding="utf-8")
+    done = run_gallery(recorded, "status", env={**os.environ, **PLAIN_LOCALE})
+    assert "other.py is not valid Python" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert "| tiny" in done.stdout

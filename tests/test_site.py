@@ -1,6 +1,7 @@
 """The built site: replayed outputs, provenance, downloads, staleness, settings."""
 
 import base64
+import os
 import re
 import shutil
 import time
@@ -153,6 +154,20 @@ def test_programs_beside_a_tutorial_are_linked_and_zipped(recorded):
     with zipfile.ZipFile(path) as archive:
         assert "client.py" in archive.namelist()
     assert "client.py" not in _page(recorded)
+
+
+PLAIN_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "locale"), [("my check-öut", {}), ("my checkout", PLAIN_LOCALE)]
+)
+def test_a_checkout_anywhere_in_any_locale(tmp_path, executed, folder, locale):
+    project = make_project(tmp_path / folder)
+    shutil.copy(executed, recordings(project))
+    done = build_site(project, env={**os.environ, **locale})
+    assert done.returncode == 0, done.stderr
+    assert "the sum is 2" in _page(project)
 
 
 QUOTED = "\n\nIt is :recorded:`tiny:total`.\n"
