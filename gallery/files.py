@@ -74,8 +74,7 @@ def place(tutorial: Tutorial, shown: Shown, folder: Path, address: str = "") -> 
     images, downloads = folder / "images", folder / "downloads"
     for name, data in shown.files.items():
         write_if_changed(images / name, data)
-    if figure := chosen(tutorial, shown):
-        write_thumbnail(images / f"thumb_{tutorial.name}.png", figure)
+    write_card_figure(tutorial, shown, images)
     notebook = notebook_bytes(tutorial, address)
     write_if_changed(downloads / f"{tutorial.name}.ipynb", notebook)
     for name, data in programs(tutorial):
@@ -128,6 +127,26 @@ def chosen(tutorial: Tutorial, shown: Shown) -> bytes | None:
             f"{number}, and the tutorial shows {len(pictures)} figures."
         )
     return None
+
+
+def write_card_figure(tutorial: Tutorial, shown: Shown, images: Path) -> None:
+    """Write the thumbnail of a tutorial's card, if it has a figure.
+
+    Raises
+    ------
+    GalleryError
+        If the figure is no picture, or has more pixels than a page should have.
+    """
+    figure = chosen(tutorial, shown)
+    if figure is None:
+        return
+    try:
+        write_thumbnail(images / f"thumb_{tutorial.name}.png", figure)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise GalleryError(
+            f"{tutorial.script.path.name}: the figure for its card cannot be made "
+            f"smaller ({error}). Choose another with sphinx_gallery_thumbnail_number."
+        ) from None
 
 
 def write_thumbnail(path: Path, figure: bytes) -> None:

@@ -1,6 +1,7 @@
 """Recorded outputs on pages: kinds, order, pictures and their alternative texts."""
 
 import base64
+import io
 import re
 
 import nbformat
@@ -9,7 +10,13 @@ import pytest
 from PIL import Image
 
 from gallery.errors import GalleryError
-from gallery.files import chosen, notebook_bytes, with_outputs, write_thumbnail
+from gallery.files import (
+    chosen,
+    notebook_bytes,
+    place,
+    with_outputs,
+    write_thumbnail,
+)
 from gallery.outputs import show
 from gallery.replay import replay
 from gallery.write_ruler import MARKER
@@ -173,6 +180,17 @@ def test_a_thumbnail_that_is_not_there_fails(tmp_path):
     tutorial = made(tmp_path, THUMBS.format(number=3), [display(image_png=PNG)])
     with pytest.raises(GalleryError, match=r"made\.py.*is 3.*shows 1 figures"):
         chosen(tutorial, show(tutorial))
+
+
+@pytest.mark.parametrize("size", [None, (14000, 14000)])
+def test_a_figure_that_makes_no_thumbnail_is_told(tmp_path, size):
+    png = io.BytesIO(b"no picture")
+    if size:
+        Image.new("1", size).save(png, "png")
+    figure = display(image_png=base64.b64encode(png.getvalue()).decode())
+    tutorial = made(tmp_path / "scripts", ONE_CELL, [figure])
+    with pytest.raises(GalleryError, match=r"made\.py: the figure for its card"):
+        place(tutorial, show(tutorial), tmp_path / "pages")
 
 
 def test_a_card_shows_the_figure_it_was_made_of(tmp_path):
