@@ -53,11 +53,13 @@ class GalleryCards(SphinxDirective):
 
 
 def _filter(tags: Counter) -> str:
+    """Buttons for tags that more than one tutorial has; a card shows all of its own."""
     # Hidden until the script that makes the buttons work has loaded.
     buttons = "".join(
         f'<button type="button" aria-pressed="false" value="{escape(tag)}">'
         f"{escape(tag)} <small>{count}</small></button>"
         for tag, count in sorted(tags.items(), key=lambda pair: pair[0].lower())
+        if count > 1
     )
     return (
         '<div class="tag-filter" role="group" aria-label="Filter by tag" hidden>'

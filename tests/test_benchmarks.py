@@ -62,6 +62,7 @@ def test_what_is_constant_stands_in_the_caption_and_the_best_is_bold():
     [best] = re.findall("<tr class=best>(.*?)</tr>", html)
     assert "TensorRT, CUDA graph" in best
     assert "float16" not in html.partition("</caption>")[2]
+    assert '<a href="made.html">eager</a>' in table_html(ROWS, "made.html")
 
 
 def test_shapes_stand_above_their_rows():

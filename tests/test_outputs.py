@@ -242,6 +242,15 @@ def test_the_ruler_is_folded_away(tmp_path):
     assert "\nLast\n" in page
 
 
+def test_a_page_answers_first_and_then_says_where_that_comes_from(tmp_path):
+    first = "Title\n=====\n\nDescription.\n\nAt a glance\n-----------\n\n- Fast.\n\n"
+    learn = "What you will learn\n-------------------\n\n- How.\n"
+    cells = f'"""\n{first}{learn}"""\n\n# %%\n# Text.\nprint(1)\n'
+    page = replay(f"{first}{learn}", made(tmp_path, cells, []))
+    order = ["Title", "At a glance", "Fast", ".. dropdown:: Recorded on", "What you"]
+    assert sorted(order, key=page.index) == order
+
+
 def test_an_output_without_a_place_fails(tmp_path):
     tutorial = made(tmp_path, ONE_CELL, [stream("1\n")])
     with pytest.raises(GalleryError, match="no place"):

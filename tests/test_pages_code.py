@@ -218,6 +218,15 @@ def test_its_other_messages_stand_in_the_librarys_sources():
         assert message in page
 
 
+def test_the_readme_installs_into_an_environment_of_its_own():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"```bash\n(.*?)\n```", text, re.DOTALL)
+    own = r"python3 -m venv (\S+) && \1/bin/pip install nox && \1/bin/nox -s (\w+)"
+    # Debian's and Ubuntu's pip refuses to write into the system's Python.
+    matches = [re.fullmatch(own, command) for command in commands]
+    assert [match and match[2] for match in matches] == ["gallery", "test"]
+
+
 def test_the_check_of_an_installation_runs(printed):
     assert "Torch-TensorRT 2." in printed("installation")
     assert "TensorRT-RTX: True" in printed("installation")

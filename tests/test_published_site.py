@@ -1,5 +1,6 @@
 """The site of this repository, as it is: links, console, cards, width of a phone."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -169,6 +170,10 @@ def test_results_hold_what_was_recorded(site, name):
     for speedup in numbers(frame.speedup, 2):
         assert f">{speedup}</td>" in page
     assert f"{name}," in (site / "results.csv").read_text()
+    rows = json.loads((site / "results.json").read_text())
+    assert [row["backend"] for row in rows if row["tutorial"] == name] == [
+        *frame.backend
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -47,6 +47,13 @@ def test_the_page_holds_outputs_below_their_code(looked_at):
     assert "Traceback" not in page
 
 
+def test_there_is_one_index(looked_at):
+    site = looked_at / "site"
+    pages = [path for path in site.rglob("*.html") if "_static" not in path.parts]
+    indexes = {str(p.relative_to(site)) for p in pages if p.name == "index.html"}
+    assert indexes == {"index.html", "tutorials/index.html"}
+
+
 def test_the_page_says_where_its_numbers_come_from(looked_at):
     page = _page(looked_at)
     for fact in ("Recorded on Test GPU", "1.2.3", "random", "tags: tiny, test"):
