@@ -29,6 +29,11 @@ COLUMNS = LABELS + MEASURED
 # the bytes that it has to move, at what this GPU sustains.
 FLOORS = ["arithmetic_ms", "memory_ms"]
 CUDA_GRAPH = ", CUDA graph"
+# Rows that show how a comparison misleads are no results: tutorial, and shapes in it.
+ABOUT_THE_METHOD = {
+    "how_we_measure": ".*",
+    "torch_compile_transformers_example": ".* all-true mask",
+}
 # A table that has this many of the columns means to be a benchmark.
 ENOUGH = 6
 
@@ -102,11 +107,20 @@ def benchmark(tutorial: Tutorial) -> pd.DataFrame | None:
     return rows.drop_duplicates(LABELS, keep="last").reset_index(drop=True)
 
 
+def result_rows(tutorial: Tutorial) -> pd.DataFrame | None:
+    """The rows of `benchmark` that are results; None where there is none."""
+    frame = benchmark(tutorial)
+    if frame is not None and tutorial.name in ABOUT_THE_METHOD:
+        misleads = frame["shape"].str.fullmatch(ABOUT_THE_METHOD[tutorial.name])
+        frame = frame[~misleads].reset_index(drop=True)
+    return None if frame is None or frame.empty else frame
+
+
 def all_rows(tutorials: list[Tutorial]) -> pd.DataFrame:
-    """The benchmarks of all tutorials, each row with where it comes from."""
+    """The results of all tutorials, each row with where it comes from."""
     frames = []
     for tutorial in tutorials:
-        frame = benchmark(tutorial)
+        frame = result_rows(tutorial)
         if frame is not None:
             facts = tutorial.recording.provenance
             keys = ("gpu", "tensorrt_flavor", "tensorrt", "torch", "recorded")

@@ -11,7 +11,7 @@ from docutils import nodes
 from docutils.utils import column_width
 from sphinx.util.docutils import SphinxDirective
 
-from gallery.benchmarks import all_rows, benchmark, flavor, ready_medians
+from gallery.benchmarks import all_rows, flavor, ready_medians, result_rows
 from gallery.cards import PATH_FILE
 from gallery.cases import BOUNDS, cases
 from gallery.files import write_if_changed
@@ -24,15 +24,10 @@ FOLDER = "tutorials/results"
 NOTHING = "No tutorial with a benchmark has been recorded with its present code yet."
 
 
-# Its rows show how a comparison misleads; they are no results.
-ABOUT_THE_METHOD = {"how_we_measure"}
-
-
 def measured() -> list[Tutorial]:
-    """Tutorials with benchmark rows of their present code, along the learning path."""
+    """Tutorials with results of their present code, along the learning path."""
     path = [t for section in learning_path(PATH_FILE) for t, _ in section.tutorials]
-    shown = [t for t in path if t.name not in ABOUT_THE_METHOD]
-    return [t for t in shown if t.recording and benchmark(t) is not None]
+    return [t for t in path if t.recording and result_rows(t) is not None]
 
 
 def write_downloads(folder: Path) -> None:
@@ -177,7 +172,7 @@ class GalleryResults(SphinxDirective):
         for tutorial in tutorials:
             caveats = tutorial.recording.provenance["caveats"]
             own = [caveat for caveat in caveats if caveat not in common]
-            found += self._section(tutorial, benchmark(tutorial), own)
+            found += self._section(tutorial, result_rows(tutorial), own)
         old = [t.script.title for t in all_tutorials() if t.is_stale]
         if old:
             text = f"Withdrawn until they are recorded anew: {', '.join(old)}."

@@ -27,6 +27,16 @@ def test_rows_of_changed_code_are_no_results(tmp_path):
     assert all_rows([changed(tutorial, "other_rows", "others")]).empty
 
 
+def test_rows_that_show_how_a_comparison_misleads_are_no_results(tmp_path):
+    name = "torch_compile_transformers_example"
+    rows = pd.concat([ROWS, ROWS.assign(shape="1x3 all-true mask")])
+    tutorial = made(tmp_path, CELL, [table(rows)], [], name=name)
+    assert len(benchmark(tutorial)) == 4
+    assert set(all_rows([tutorial])["shape"]) == {"1x3"}
+    whole = made(tmp_path, CELL, [table(rows)], [], name="how_we_measure")
+    assert all_rows([whole]).empty
+
+
 def test_tables_of_one_tutorial_are_put_together(tmp_path):
     later = benchmark_rows(("Inductor", 1.0, 1.0))
     tutorial = made(tmp_path, CELL, [table(ROWS)], [table(pd.concat([ROWS, later]))])
