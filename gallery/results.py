@@ -125,12 +125,16 @@ def regime_sentence(found: pd.DataFrame, bound: str) -> str:
     here = found[found.bound == bound] if len(found) else found
     if here.empty:
         return "Recorded so far: no such case."
-    most, least = here.iloc[0], here.iloc[-1]
+    told = f"Recorded so far: {len(here)} of {len(found)} cases. TensorRT"
+    reached = [
+        f"{case.speedup:.2f} times ({case.model}, {case['shape']})"
+        for case in (here.iloc[-1], here.iloc[0])
+    ]
+    if len(here) == 1:
+        return f"{told} reaches {reached[0]} the speed of the best of PyTorch."
     return (
-        f"Recorded so far: {len(here)} of {len(found)} cases. TensorRT is faster than "
-        f"the best of PyTorch in {(here.speedup > 1).sum()} of them, from "
-        f"{least.speedup:.2f} times its speed ({least.model}, {least['shape']}) to "
-        f"{most.speedup:.2f} times ({most.model}, {most['shape']})."
+        f"{told} is faster than the best of PyTorch in {(here.speedup > 1).sum()} of "
+        f"them. It reaches from {reached[0]} to {reached[1]} that speed."
     )
 
 

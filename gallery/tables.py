@@ -140,7 +140,8 @@ def _least(group: pd.DataFrame) -> str:
     if math.isnan(arithmetic + memory):
         return ""
     [most] = _digits(pd.Series([max(arithmetic, memory)]))
-    return f"at least {most} ms of {'memory' if memory > arithmetic else 'arithmetic'}"
+    what = "memory traffic" if memory > arithmetic else "arithmetic"
+    return f"at least {most} ms of {what}"
 
 
 def _head_cell(key: str) -> str:
