@@ -127,14 +127,14 @@ def regime_sentence(found: pd.DataFrame, bound: str) -> str:
         return "Recorded so far: no such case."
     told = f"Recorded so far: {len(here)} of {len(found)} cases. TensorRT"
     reached = [
-        f"{case.speedup:.2f} times ({case.model}, {case['shape']})"
+        f"{case.speedup:.2f} times its speed ({case.model}, {case['shape']})"
         for case in (here.iloc[-1], here.iloc[0])
     ]
     if len(here) == 1:
-        return f"{told} reaches {reached[0]} the speed of the best of PyTorch."
+        return f"{told} over the best of PyTorch: {reached[0]}."
     return (
         f"{told} is faster than the best of PyTorch in {(here.speedup > 1).sum()} of "
-        f"them. It reaches from {reached[0]} to {reached[1]} that speed."
+        f"them: from {reached[0]} to {reached[1]}."
     )
 
 

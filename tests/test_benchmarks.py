@@ -162,10 +162,10 @@ def test_what_binds_is_told_in_picture_table_and_sentence(tmp_path):
     ]
     assert "launches in 1, bandwidth in 1." in charts.speedups(rows)[1]
     sentence = results.regime_sentence(cases(rows), "launches")
-    assert "1 of 2 cases. TensorRT reaches 1.25 times (net, 1x3) the" in sentence
+    assert "1 of 2 cases. TensorRT over the best of PyTorch: 1.25 times" in sentence
     sentence = results.regime_sentence(cases(rows).assign(bound="compute"), "compute")
     assert "2 of 2 cases. TensorRT is faster than the best of PyTorch in 1" in sentence
-    assert "from 0.80 times (net, 8x3) to 1.25 times (net, 1x3)" in sentence
+    assert "from 0.90 times its speed (net, 8x3) to 1.25 times" in sentence
     assert "no such case" in results.regime_sentence(cases(rows), "compute")
     assert "8x3: at least 0.200 ms of memory traffic" in table_html(benchmark(tutorial))
 
