@@ -2,28 +2,32 @@
 BERT with torch.compile and ahead of time
 =========================================
 
-Compile a BERT encoder with TensorRT in two ways, check that its meaning survives, and
-see why a padding mask decides which compiler is faster.
+Compile a BERT encoder with TensorRT in two ways, check its meaning, and see how a mask
+that nobody asked for turns a comparison around.
 
 At a glance
 -----------
 
-- Without a mask, TensorRT reaches :recorded:`speed_8x512` of the speed of the best that
-  PyTorch does alone at 8x512; with a padding mask, :recorded:`speed_8x512_mask`.
-- At 1x128 without a mask it is :recorded:`speed_1x128`, at 8x128
-  :recorded:`speed_8x128` times as fast.
-- ``torch.compile(backend="tensorrt")`` costs :recorded:`host_easy` times what the same
-  model compiled ahead of time costs in a call at 8x128, if no CUDA graph is used.
-- TensorRT's similarities of sentences differ from PyTorch's by at most
-  :recorded:`largest_difference`.
+- At 1x128 TensorRT is :recorded:`speed_1x128` times as fast as the best that PyTorch
+  does alone. At 8x128 it reaches :recorded:`speed_8x128` of PyTorch's speed, at 8x512
+  :recorded:`speed_8x512`.
+- A padding mask does not change that: :recorded:`speed_8x512_mask` at 8x512.
+- Called without a mask, as it comes, the model seems to say
+  :recorded:`speed_8x512_all_true_mask` at 8x512. There transformers makes a mask of its
+  own, with which PyTorch runs no fused attention.
+- ``torch.compile(backend="tensorrt")`` takes :recorded:`host_easy` times as long a call
+  as the same model compiled ahead of time, at 8x128 without a CUDA graph.
+- Similarities of sentences differ from PyTorch's by at most
+  :recorded:`largest_difference`, but by up to :recorded:`causal_off` if you forget
+  ``attn_bias_is_causal=False``.
 
 What you will learn
 -------------------
 
 - How to compile a Hugging Face encoder ahead of time and with ``torch.compile``, and
   what each way costs in a call.
-- What a mask does to attention: without one, with padding, and with the mask that
-  transformers makes while a compiler is watching.
+- What a mask does to attention: none, one for padding, and the one that transformers
+  makes while a compiler traces.
 - Why an encoder needs ``attn_bias_is_causal=False``.
 - How to check a compiled encoder by its meaning, its padding and its digits.
 
@@ -502,8 +506,8 @@ def plot_ready(table):
 #
 # The easier way to an engine is ``torch.compile(backend="tensorrt")``, which builds at
 # the first call. Here are eager PyTorch and both ways for the eight sentences, measured
-# in turns, because without a CUDA graph the CPU sets the pace, and its speed changes
-# from minute to minute. The ratio of two calls in the same turn does not.
+# in turns, because without a CUDA graph the CPU sets the pace. A busy CPU slows all of
+# them, but not alike, so only a large ratio means much.
 
 
 def easy(module, **more):
@@ -541,11 +545,11 @@ note("win_same_terms", f"{ratios['eager, CUDA graph'].median():.1f}")
 turns.quantile([0.5, 0.2, 0.8]).T.round(3)
 
 # %%
-# As most people call it (eager, no CUDA graph), the encoder is :recorded:`win` times as
-# slow as its engine in a CUDA graph. On the same terms, both in a CUDA graph, TensorRT
-# is :recorded:`win_same_terms` times as fast. The rest of the gain is the graph's, and
-# PyTorch can have it too. So from here on, comparisons are between CUDA graphs, and
-# against the best that PyTorch does alone.
+# As most people call it (eager, no CUDA graph), the encoder takes :recorded:`win` times
+# as long as its engine in a CUDA graph. On the same terms, both in a CUDA graph, eager
+# takes :recorded:`win_same_terms` times as long. The rest of the gain is the graph's,
+# and PyTorch can have it too. So from here on, comparisons are between CUDA graphs, and
+# against the best that PyTorch does alone, which is seldom eager.
 #
 # Does it mean the same?
 # ----------------------
@@ -578,6 +582,8 @@ note("largest_difference", f"{difference.max():.4f}")
 # scale of its own.
 
 # Output varies: digits depend on the GPU.
+# Figure: Eager and TensorRT give the same blocks of similar sentences; the largest
+#   difference is :recorded:`largest_difference`.
 figure, axes = plt.subplots(1, 3, figsize=(7, 3), layout="constrained")
 pictures = {"eager": eager, "TensorRT": ours, "difference": difference}
 for axis, (title, matrix) in zip(axes, pictures.items()):
@@ -608,6 +614,10 @@ note("found", f"{same_topic(engine)} of {len(TOPICS)}")
 note("found_untrained", f"{same_topic(untrained)} of {len(TOPICS)}")
 
 # %%
+# TensorRT's vectors find the topic for :recorded:`found`, random weights for
+# :recorded:`found_untrained`. So the count is a weak check, and the similarities above
+# are the better one.
+#
 # Does padding leak into the answer? Compare each row of the padded batch from TensorRT
 # with the same sentence alone in eager PyTorch, without any padding. The last number is
 # the smallest error against another sentence.
@@ -649,7 +659,8 @@ for name, causal in {"mask_off": False, "causal_off": True}.items():
     note(name, f"{(result - eager).abs().max():.4f}")
 
 # %%
-# The first line is with ``attn_bias_is_causal=False``, the second with the default.
+# With ``attn_bias_is_causal=False`` no similarity is off by more than
+# :recorded:`mask_off`, with the default they are off by up to :recorded:`causal_off`.
 # Ahead of time this cannot happen, because ``torch.export`` keeps attention as one
 # operator with its mask. Pass ``attn_bias_is_causal=False`` for every model whose mask
 # is not simply a causal one: encoders, and batches with padding on the left.
@@ -678,6 +689,9 @@ note("split_slower", f"{(turns['split'] / turns['one engine']).median():.1f}")
 turns.quantile([0.5, 0.2, 0.8]).T.round(3)
 
 # %%
+# :recorded:`engines_split` engines in place of one, and a call takes
+# :recorded:`split_slower` times as long.
+#
 # The option ``min_block_size`` guards against the same loss: a part with fewer
 # operators than that (5 by default) stays in PyTorch, because so small an engine would
 # not repay the change of hands.
@@ -729,6 +743,10 @@ note("largest_value", f"{torch.stack(hidden).abs().max():.0f}")
 losses
 
 # %%
+# float16 is off by :recorded:`loss_float16`, bfloat16 by :recorded:`loss_bfloat16`, and
+# both take the same time. With autocast the model keeps a little more than in float16,
+# at no cost. In float32 it keeps most, and takes longer.
+#
 # float16 ends at 65504. The largest value between the layers of this model is
 # :recorded:`largest_value`, so nothing overflows. A model that exceeds the limit
 # answers NaN in float16; bfloat16 has the range of float32, and fewer digits.
@@ -863,10 +881,13 @@ note("host_easy_eager", f"{(taught / turns['eager']).median():.2f}")
 turns.quantile([0.5, 0.2, 0.8]).T.round(2)
 
 # %%
-# Why does the easy line cost so much on the CPU? Its graph has the weights as inputs,
-# and each call hands all of them to the engine. Ahead of time they are part of the
-# engine. A backend of our own, which counts and runs the graph as it is, shows what any
-# backend gets for the sentence encoder.
+# Both ways make one engine. But a call of the easy line takes :recorded:`host_easy`
+# times as long, which is :recorded:`host_easy_eager` of eager's.
+#
+# What sets the two apart are the weights. Ahead of time they are part of the engine.
+# ``torch.compile`` hands them to its backend as inputs of the graph. A backend of our
+# own, which counts inputs and runs the graph as it is, shows what any backend gets for
+# the sentence encoder.
 
 graphs = []  # the number of inputs of each graph that torch.compile hands over
 
@@ -883,6 +904,8 @@ note("inputs_easy", graphs[0])
 note("inputs_ahead", sum(node.op == "placeholder" for node in engine.graph.nodes))
 
 # %%
+# :recorded:`inputs_easy` inputs in place of :recorded:`inputs_ahead`, in each call.
+#
 # The other shapes without a mask, ahead of time:
 
 # Needs a GPU: it measures.
@@ -897,8 +920,8 @@ for shape in ("1x128", "8x512"):
 # -------------------
 #
 # Which implementation of attention can take a mask at all, and how fast is it? One
-# attention of BERT-base at 8x512, the GPU's time in microseconds. The mask holds true
-# and false, as transformers makes it.
+# attention of BERT-base at 8x512, the GPU's time in microseconds, taken once. The mask
+# holds true and false, as transformers makes it for padding.
 
 # Needs a GPU: it measures.
 # Output varies: it is measured.
@@ -924,9 +947,11 @@ attention = pd.DataFrame(pairs, index=["no mask", "padding mask"], dtype=float).
 attention.astype(object).fillna("refused")
 
 # %%
-# PyTorch says itself what refuses a mask. So that PyTorch is not measured below what it
-# can do, Inductor also runs with the fastest of those that take the mask, asked for by
-# name.
+# Flash attention takes no mask, and PyTorch says so. cuDNN's takes one, and on this GPU
+# PyTorch chooses it by itself, with a mask and without.
+#
+# So that PyTorch is not measured below what it can do on another GPU, Inductor also
+# runs with the fastest of those that take the mask, asked for by name.
 
 # Needs a GPU: it measures.
 # Output varies: it is measured.
@@ -957,6 +982,10 @@ except AssertionError as error:  # nor does a wrong answer count as PyTorch's be
 # A mask that you did not ask for
 # -------------------------------
 #
+# The mask made attention take :recorded:`choice_with_mask` times as long. And
+# :recorded:`tokens_share` of the positions hold a token: all ways here compute the
+# padding as well.
+#
 # The model can be called as it comes, ``bert(ids)``, without a mask. Eager PyTorch then
 # gets none. But while a compiler traces, or a CUDA graph records, transformers cannot
 # look into the data, and makes a mask in which all is true. Whoever measures that
@@ -976,6 +1005,23 @@ note("largest_error", f"{table.error.max():.0e}")
 table
 
 # %%
+# Three masks, three answers, from the same weights at 8x512:
+#
+# - Without a mask TensorRT reaches :recorded:`speed_8x512` of the speed of PyTorch's
+#   best.
+# - With a padding mask it is :recorded:`speed_8x512_mask`. The mask costs both alike:
+#   TensorRT takes :recorded:`mask_slows_tensorrt` times as long as without, PyTorch's
+#   best :recorded:`mask_slows_pytorch` times.
+# - As the model comes, it is :recorded:`speed_8x512_all_true_mask`. TensorRT takes what
+#   it takes with a padding mask. It is PyTorch that got slow: eager in a CUDA graph and
+#   Inductor both.
+#
+# So a padding mask does not decide which compiler is faster here. The mask that nobody
+# asked for would.
+#
+# At 1x128 TensorRT is ahead: :recorded:`speed_1x128`. There Inductor's max-autotune
+# took longer to compile and is slower than Inductor without it.
+#
 # Where the time goes
 # -------------------
 #
@@ -1013,11 +1059,26 @@ for way in ("Inductor", "TensorRT"):
 where
 
 # %%
+# Attention takes TensorRT :recorded:`attention_TensorRT_8x512` ms without a mask and
+# :recorded:`attention_TensorRT_8x512_mask` ms with padding; Inductor
+# :recorded:`attention_Inductor_8x512` and :recorded:`attention_Inductor_8x512_mask` ms.
+# The larger part of what TensorRT loses is in the matrix products, on which no mask
+# bears.
+#
+# With the mask that transformers makes, Inductor runs no attention kernel at all, and
+# eager a softmax of its own. Attention is a row of small steps then, which show under
+# matrix products and under the rest. PyTorch has fused attention that takes a mask, as
+# the rows with padding show, but none of it took this one.
+#
 # How much of the limit is reached
 # --------------------------------
+#
+# The limit is the time of the arithmetic or of the memory, whichever is greater.
 
 # Needs a GPU: it shows what was measured.
 # Output varies: it is measured.
+# Figure: At 8x512 TensorRT reaches :recorded:`reached_8x512` of the limit and PyTorch
+#   more, at 1x128 TensorRT :recorded:`reached_1x128` and PyTorch less.
 replayed = table[table.backend.str.endswith("CUDA graph")]
 latencies = replayed.pivot_table("latency_ms", "shape", "backend", sort=False)
 reached = latencies[["TensorRT, CUDA graph"]].set_axis(["TensorRT"], axis=1)
@@ -1035,10 +1096,15 @@ for name, row in {"tensorrt": reached.TensorRT, "pytorch": reached.iloc[:, 0]}.i
 reached.round(2)
 
 # %%
+# At 8x512 the engine makes :recorded:`reached_8x512` of what the arithmetic allows, at
+# 1x128 :recorded:`reached_1x128` of what the memory allows.
+#
 # Seconds until ready, compilation and first call together, against latency:
 
 # Needs a GPU: it shows what was measured.
 # Output varies: it is measured.
+# Figure: TensorRT and Inductor are ready after about the same time; max-autotune takes
+#   longer, and does not help at 1x128.
 plot_ready(table[table["shape"].isin(["1x128", "8x128", "8x512", "8x512 mask"])])
 
 # %%
@@ -1064,11 +1130,12 @@ counted(*shorter)
 note("graphs_for_two_lengths", len(graphs))
 
 # %%
-# Pad to one length or to a few. For one engine that takes a range of lengths, see
+# Two lengths, :recorded:`graphs_for_two_lengths` graphs. Pad to one length or to a few.
+# For one engine that takes a range of lengths, see
 # `Dynamic shapes <https://docs.pytorch.org/TensorRT/user_guide/dynamic_shapes.html>`_.
 #
-# **A row of nothing but padding.** Whoever fills up a batch with empty rows lets
-# softmax divide by zero:
+# **A row of nothing but padding.** Whoever fills up a batch with empty rows asks for a
+# softmax over nothing. Does it answer NaN?
 
 # Output varies: it depends on the attention that PyTorch chooses.
 filled = inputs[0], inputs[1].clone()
@@ -1077,7 +1144,9 @@ for name, run in {"eager": encoder, "tensorrt": engine}.items():
     note(f"nan_rows_{name}", run(*filled).isnan().any(dim=1).sum().item())
 
 # %%
-# Give an empty row one token, such as ``[CLS]``, and drop its answer.
+# Rows with NaN: :recorded:`nan_rows_eager` in eager, :recorded:`nan_rows_tensorrt` in
+# TensorRT. The vector of such a row means nothing all the same: drop it. Another
+# implementation of attention may answer NaN, so one token, such as ``[CLS]``, is safer.
 #
 # **Autocast by Torch-TensorRT.** The option ``enable_autocast=True`` casts each tensor
 # that an operator takes, whatever it holds. BERT looks up its token types by integers,
@@ -1141,6 +1210,9 @@ except RuntimeError as error:
     print("RuntimeError:", textwrap.shorten(str(error), 300))
 
 # %%
+# :recorded:`served_ms` ms a call. The first table of this page has what a graph takes
+# that is captured by hand.
+#
 # Exercise
 # --------
 #
@@ -1151,18 +1223,18 @@ except RuntimeError as error:
 # Takeaways
 # ---------
 #
-# - Without a mask, PyTorch can use flash attention, and TensorRT's share of its speed
-#   is :recorded:`speed_8x512` at 8x512; with a padding mask it cannot, and the ratio is
+# - TensorRT wins with one sequence, :recorded:`speed_1x128` at 1x128, and loses with
+#   eight: :recorded:`speed_8x128` at 8x128, :recorded:`speed_8x512` at 8x512. At 8x512
+#   most of the loss is in the matrix products.
+# - A padding mask slows both sides alike, and the ratio stays:
 #   :recorded:`speed_8x512_mask`.
-# - The model as it comes gets a mask when it is compiled:
-#   :recorded:`speed_8x512_all_true_mask` at the same shape, from the same sentences.
-#   Call the layers without a mask where you need none, and measure that.
+# - Do not measure ``bert(ids)``: it is :recorded:`speed_8x512_all_true_mask` because
+#   PyTorch loses its fused attention. Call the layers without a mask, or pass the mask
+#   that your batch needs.
 # - Compile ahead of time: in a call without a CUDA graph, ``torch.compile`` costs
 #   :recorded:`host_easy` times as much.
-# - Set ``attn_bias_is_causal=False``, or similarities are off by :recorded:`causal_off`
-#   where efficient attention is used.
-# - float16 costs :recorded:`loss_float16` against float32, of which TensorRT's part is
-#   :recorded:`own_float16`.
+# - Set ``attn_bias_is_causal=False``, or similarities are off by up to
+#   :recorded:`causal_off` where efficient attention is used.
 #
 # More about the backend: `torch.compile with TensorRT
 # <https://docs.pytorch.org/TensorRT/user_guide/compilation/torch_compile.html>`_.
