@@ -30,7 +30,7 @@ TESTS = (
 # What those tests are about. Others have tests that start processes or build sites.
 MODULES = (
     *("contract/*", "check", "script", "naming", "values", "outputs", "benchmarks"),
-    "author",
+    *("author", "cases", "roles"),
 )
 NOT_MUTATED = ("contract/installed.py",)  # needs the library
 COPIED = (

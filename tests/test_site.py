@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tests.conftest import build_site, make_project, recordings
+from tests.conftest import ROOT, build_site, make_project, recordings
 
 
 def _page(project, name="tutorials/dynamo/tiny"):
@@ -197,6 +197,7 @@ def test_settings_of_the_site_bring_links_and_a_sitemap(recorded, looked_at):
     conf = (
         'gallery_repository = "https://github.com/a/b"\nhtml_baseurl = "https://x.org/"'
     )
+    shutil.copy(ROOT / "docs/404.rst", recorded / "docs")
     with (recorded / "conf.py").open("a") as file:
         file.write(f"\n{conf}\n")
     done = build_site(recorded)
@@ -209,6 +210,8 @@ def test_settings_of_the_site_bring_links_and_a_sitemap(recorded, looked_at):
         'rel="canonical" href="https://x.org/tutorials/dynamo/tiny.html"',
     ):
         assert address in page
+    # It is shown at any address, where relative links would lead nowhere.
+    assert '<base href="https://x.org/"' in (recorded / "site/404.html").read_text()
     sitemap = (recorded / "site/sitemap.xml").read_text()
     assert "<loc>https://x.org/tutorials/dynamo/tiny.html</loc>" in sitemap
 
