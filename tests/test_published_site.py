@@ -423,8 +423,17 @@ def test_rows_can_be_sorted_and_filtered(open_page):
     assert all("CUDA graph" in text for text in rows.all_inner_texts())
 
 
+def test_a_tap_shows_a_figure_alone(open_page):
+    page = open_page("results.html", width=390)
+    figures = page.locator("img.recorded-figure")
+    if not figures.count():
+        pytest.skip("no benchmark is recorded with its present code")
+    figures.first.click()
+    page.wait_for_url("**/speedups.svg")
+
+
 @pytest.mark.parametrize(
-    "word", ["fallback", "int8", "accuracy", "out of memory", "LoRA", "fp16"]
+    "word", ["fallback", "int8", "accuracy", "out of memory", "LoRA", "fp16", "jetson"]
 )
 def test_the_search_knows_readers_words(open_page, word):
     page = open_page(f"search.html?q={word.replace(' ', '+')}")

@@ -1,4 +1,5 @@
-// Sorts and filters tables, and filters cards by tag. Pages are whole without it.
+// Sorts and filters tables, filters cards by tag, opens figures. Pages are whole
+// without it.
 "use strict";
 
 function sortable(table) {
@@ -87,6 +88,15 @@ function filterCards(box) {
   });
 }
 
+// On a phone, letters in a figure are small: a tap shows it alone.
+function openable(figure) {
+  const link = document.createElement("a");
+  link.href = figure.src;
+  figure.replaceWith(link);
+  link.append(figure);
+}
+
+document.querySelectorAll("img.recorded-figure").forEach(openable);
 document.querySelectorAll("table.benchmark").forEach(sortable);
 document.querySelectorAll(".table-filter").forEach(filterTables);
 document.querySelectorAll(".tag-filter").forEach(filterCards);
