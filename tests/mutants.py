@@ -25,7 +25,7 @@ SAMPLE = 300
 # Tests that need no PyTorch, no browser and no site: a second or two for each file.
 TESTS = (
     *("contract", "check", "script", "naming", "values", "outputs", "benchmarks"),
-    *("author", "preview"),
+    *("author", "preview", "roles"),
 )
 # What those tests are about. Others have tests that start processes or build sites.
 MODULES = (
