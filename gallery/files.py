@@ -41,19 +41,19 @@ def write_if_changed(path: Path, data: bytes) -> None:
         path.write_bytes(data)
 
 
-def sweep(pages: Path, names: Iterable[str]) -> None:
-    """Delete generated pages whose script is gone: Sphinx would read them.
+def sweep(pages: Path, scripts: Iterable[Path]) -> None:
+    """Delete generated pages whose script is gone or moved: Sphinx would read them.
 
     Parameters
     ----------
     pages
         The folder of sphinx-gallery's pages.
-    names
+    scripts
         The tutorials that there are.
     """
-    kept = {"index", *names}
+    kept = {(script.parent.name, script.stem) for script in scripts}
     for page in pages.glob("*/*.rst"):
-        if page.stem not in kept:
+        if page.stem != "index" and (page.parent.name, page.stem) not in kept:
             page.unlink()
 
 

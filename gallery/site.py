@@ -64,7 +64,7 @@ def check_sources(app: Sphinx) -> None:
     try:
         require_writable(Path(app.srcdir))
         use_recordings(app.config.gallery_recordings)
-        sweep(Path(app.srcdir) / PAGES, [path.stem for path in find_scripts()])
+        sweep(Path(app.srcdir) / PAGES, find_scripts())
         for tutorial in all_tutorials():
             tutorial.check_values()
             show(tutorial)
@@ -152,7 +152,7 @@ def program_links(tutorial: Tutorial) -> str:
 
 def marks(app: Sphinx, pages: set[str]) -> dict[str, str]:
     """For each page that Sphinx cannot see the sources of: a hash of them."""
-    own = {path.stem: fingerprint(path) for path in find_scripts()}
+    own = {path.stem: path.parent.name + fingerprint(path) for path in find_scripts()}
     everything = hashlib.sha256(repr(sorted(own.items())).encode())
     for file in (PATH_FILE, EXAMPLES / "GALLERY_HEADER.rst"):
         everything.update(file.read_bytes() if file.exists() else b"")

@@ -148,6 +148,17 @@ def test_a_renamed_tutorial_leaves_nothing_that_breaks_the_build(built):
     assert not (built / "docs/tutorials/dynamo/tiny.rst").exists()
 
 
+def test_a_moved_tutorial_leaves_nothing_that_breaks_the_build(built, tiny):
+    other = tiny.parent.with_name("other")
+    other.mkdir()
+    shutil.copy(tiny.with_name("GALLERY_HEADER.rst"), other)
+    tiny.rename(other / "tiny.py")
+    done = build_site(built)
+    assert done.returncode == 0, done.stderr
+    assert "the sum is 2" in _page(built, "tutorials/other/tiny")
+    assert not (built / "docs/tutorials/dynamo/tiny.rst").exists()
+
+
 def test_programs_beside_a_tutorial_are_linked_and_zipped(recorded):
     folder = recorded / "examples/triton"
     shutil.copytree(recorded / "examples/dynamo", folder)
