@@ -6,6 +6,7 @@ from textwrap import indent
 
 from gallery.benchmarks import flavor
 from gallery.engines import EngineReport
+from gallery.plain import rst_escaped
 from gallery.tutorial import Tutorial
 
 
@@ -29,7 +30,7 @@ def warnings(tutorial: Tutorial) -> str:
         return _warning(
             "Recorded with other versions",
             f"Pinned now are others than this page was recorded with on {date}: "
-            f"{', '.join(versions)}.",
+            f"{rst_escaped(', '.join(versions))}.",
         )
     return ""
 
@@ -44,10 +45,13 @@ def provenance(tutorial: Tutorial) -> str:
     title = "Not recorded on a GPU yet"
     if tutorial.recording is not None:
         facts = tutorial.recording.provenance
-        title = f"Recorded on {facts['gpu']} with {flavor(facts)}, {facts['recorded']}"
-        parts.append("\n".join(f":{key}: {value}" for key, value in details(tutorial)))
+        gpu = rst_escaped(facts["gpu"])
+        title = f"Recorded on {gpu} with {flavor(facts)}, {facts['recorded']}"
+        rows = [f":{key}: {rst_escaped(value)}" for key, value in details(tutorial)]
+        parts.append("\n".join(rows))
         if facts["caveats"]:
-            parts.append("\n".join(f"- {caveat}" for caveat in facts["caveats"]))
+            caveats = [f"- {rst_escaped(caveat)}" for caveat in facts["caveats"]]
+            parts.append("\n".join(caveats))
     if tutorial.report is not None and tutorial.report.engines:
         parts.append(_engines(tutorial.report))
     if not parts:

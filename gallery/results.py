@@ -42,7 +42,7 @@ def compiler_sentence(tutorials: list[Tutorial]) -> str:
     """Which compiler and GPU the figures are of, and of which they are not."""
     facts = [tutorial.recording.provenance for tutorial in tutorials]
     flavors = sorted({flavor(fact) for fact in facts})
-    gpus = ", ".join(sorted({fact["gpu"] for fact in facts}))
+    gpus = rst_escaped(", ".join(sorted({fact["gpu"] for fact in facts})))
     if flavors == ["TensorRT-RTX"]:
         return (
             f"All figures are of **TensorRT-RTX** on {gpus}. **None is of standard "
@@ -95,7 +95,8 @@ class GalleryCompilers(SphinxDirective):
         tutorials = measured()
         if not tutorials:
             return [nodes.paragraph("", NOTHING)]
-        text = [compiler_sentence(tutorials), *common_caveats(tutorials)]
+        text = [compiler_sentence(tutorials)]
+        text += map(rst_escaped, common_caveats(tutorials))
         return self.parse_text_to_nodes(" ".join(text))
 
 
@@ -192,7 +193,7 @@ class GalleryResults(SphinxDirective):
             f"{rst_escaped(title)}\n{'-' * (column_width(title) * 2)}\n\n"
             f"From :doc:`/{tutorial.docname}`, recorded on {facts['recorded']}.\n"
         )
-        text += "".join(f"\n- {caveat}" for caveat in own)
+        text += "".join(f"\n- {rst_escaped(caveat)}" for caveat in own)
         [section] = self.parse_text_to_nodes(text, allow_section_headings=True)
         link = self.env.app.builder.get_relative_uri(self.env.docname, tutorial.docname)
         section += nodes.raw("", table_html(frame, link), format="html")

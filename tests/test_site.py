@@ -11,7 +11,13 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tests.conftest import ROOT, build_site, make_project, recordings
+from tests.conftest import (
+    ROOT,
+    build_site,
+    change_facts,
+    make_project,
+    recordings,
+)
 
 
 def _page(project, name="tutorials/dynamo/tiny"):
@@ -251,6 +257,20 @@ def test_bad_input_fails_the_build_with_one_message(recorded, file, text, messag
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_a_machine_says_of_itself_is_no_markup(recorded):
+    change_facts(
+        recordings(recorded) / "tiny.ipynb",
+        lambda facts: facts.update(
+            gpu="GPU_ *x |y|", driver="`1_", caveats=["See [the_list_: *all"]
+        ),
+    )
+    done = build_site(recorded)
+    assert done.returncode == 0, done.stderr
+    page = _page(recorded)
+    for text in ("Recorded on GPU_ *x |y| with", "`1_", "See [the_list_: *all"):
+        assert text in page
 
 
 ODD = {
