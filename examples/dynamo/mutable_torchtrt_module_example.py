@@ -839,9 +839,10 @@ except RuntimeError as error:
 # load only what you saved. The model's class is not inside, so the process that loads
 # needs it. This one is new, and has of the class what a call needs.
 LOAD = """
-import sys, time
-import torch, torch_tensorrt
+import logging, sys, time
+import torch_tensorrt
 torch.set_grad_enabled(False)
+logging.basicConfig(stream=sys.stdout, level=logging.ERROR, format="%(message)s")
 inputs, state, expected = torch.load("case.pt")
 start = time.perf_counter()
 mutable = torch_tensorrt.MutableTorchTensorRTModule.load("mutable.pt")
@@ -857,6 +858,9 @@ start = time.perf_counter()
 mutable.load_state_dict(state)
 tell("tense", mutable(*inputs))
 print("range:", mutable.arg_dynamic_shapes)
+for part in mutable.gm.modules():
+    if hasattr(part, "runtime_settings"):
+        print("runtime cache:", part.runtime_settings.runtime_cache)
 """
 
 # %%

@@ -67,7 +67,7 @@ torch.set_grad_enabled(False)
 torch.manual_seed(0)
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 dtype = torch.float16 if device.type == "cuda" else torch.float32
-blocks, width = (12, 4096) if device.type == "cuda" else (2, 256)
+blocks, width = (8, 4096) if device.type == "cuda" else (2, 256)
 if device.type == "cuda" and torch.cuda.mem_get_info()[0] < 24e9:
     blocks = 2
     print("Little memory is free: the model is small.")
@@ -691,7 +691,7 @@ table.round(3)
 # Output varies: bytes on the GPU at hand.
 with torch_tensorrt.runtime.weight_streaming(streamed) as streaming:
     streaming.device_budget = 0
-    for free_gb in (8, 4, 3, 2, 1):
+    for free_gb in (4, 3, 2, 1):
         torch.cuda.empty_cache()
         free = torch.cuda.mem_get_info()[0]
         ballast = torch.empty(free - free_gb * 10**9, dtype=torch.uint8, device=device)
@@ -794,8 +794,11 @@ print(*told(limited), sep="\n")
 
 # Needs a GPU: it compares what ran on one.
 # Output varies: errors differ in their digits.
-answer = torch.load(folder / "answer.pt").to(device)
-check(lambda _: answer, model, (fresh,), (x,), TOLERANCE, "under the limit")
+if (folder / "answer.pt").exists():
+    answer = torch.load(folder / "answer.pt").to(device)
+    check(lambda _: answer, model, (fresh,), (x,), TOLERANCE, "under the limit")
+else:
+    print("there is no answer: see above")
 
 # %%
 # When it goes wrong
@@ -889,18 +892,19 @@ with torch_tensorrt.runtime.weight_streaming(loaded) as streaming:
 # So a loaded program runs under the automatic budget, from the memory that was free
 # when it was loaded. Where the budget must be yours, ship the engine's bytes, as the
 # process with little memory did: a ``TorchTensorRTModule`` has
-# ``set_device_memory_budget``. The loaded program's engine has the attribute too,
-# though its name is private, seen in 2.14.
+# ``set_device_memory_budget``. The loaded program's engine, an object of the C++
+# runtime, has a budget too; its attribute is private, seen in 2.14.
 
 # Needs a GPU: only there an engine has a budget.
-# Output varies: the message may come from the GPU's library.
-try:
-    engine = loaded._run_on_acc_0_engine
-    engine.device_memory_budget = 0
-    print("set to", engine.device_memory_budget, "bytes")
-    check(loaded, model[0], (fresh,), (x,), TOLERANCE, "loaded, nothing on the GPU")
-except (AttributeError, RuntimeError) as refused:
-    print(str(refused).splitlines()[0])
+# Output varies: it may end with a message of the library's.
+inside = [value for part in loaded.modules() for value in vars(part).values()]
+for engine in (value for value in inside if isinstance(value, torch.ScriptObject)):
+    try:
+        engine.device_memory_budget = 0
+        print("budget set to", engine.device_memory_budget)
+        check(loaded, model[0], (fresh,), (x,), TOLERANCE, "loaded, none on the GPU")
+    except (AttributeError, RuntimeError) as refused:
+        print(str(refused).splitlines()[0])
 
 # %%
 # Exercise
