@@ -591,8 +591,9 @@ check(compiled, encoder, others, inputs, tolerance, "this process")
 # - *nothing cached*: the temporary folder is new.
 # - *kernels*: the second process, with the same temporary folder. TensorRT-RTX's
 #   kernels are in ``runtime_cache.bin`` there; that needs no option.
-# - *engine*: the engine cache is filled, and the kernels are removed.
-# - *both*: the second process of above, once more.
+# - *engine and kernels*: the engine cache is filled too. It is the second process of
+#   above once more.
+# - *engine*: the same, with the kernels removed.
 # - *saved*: ``torch_tensorrt.save`` wrote the compiled module to a file. Neither
 #   transformers nor the weights are loaded, and nothing is exported. A program that was
 #   saved so has no runtime cache, also not in its second process.
@@ -611,25 +612,28 @@ def forget_kernels(temporary):
         file.unlink()
 
 
+PROCESSES = {
+    "nothing cached": ("built", "plain"),
+    "kernels": ("built", "plain"),
+    "engine and kernels": ("built", "shared", engines),
+    "engine": ("built", "shared", engines),
+    "saved": ("saved", "saved"),
+    "saved, and kernels": ("saved", "saved"),
+    "pickled": ("pickled", "pickled"),
+    "pickled, and kernels": ("pickled", "pickled"),
+    "Inductor, nothing cached": ("inductor", "inductor"),
+    "Inductor, its caches": ("inductor", "inductor"),
+}
 taken = {}
-
-
-def run(label, way, temporary, cached=""):
-    taken[label] = steps_of(start(way, folder / temporary, cached))
+for label, (way, temporary, *cached) in PROCESSES.items():
+    if label == "engine":
+        forget_kernels(shared)
+    done = start(way, folder / temporary, *cached)
+    if done.returncode:
+        print(f"{label}: failed,", done.stderr.strip().splitlines()[-1])
+        continue
+    taken[label] = steps_of(done)
     check(answered, encoder, inputs, others, tolerance, label)
-
-
-run("nothing cached", "built", "plain")
-run("kernels", "built", "plain")
-run("engine and kernels", "built", "shared", engines)
-forget_kernels(shared)
-run("engine", "built", "shared", engines)
-run("saved", "saved", "saved")
-run("saved, and kernels", "saved", "saved")
-run("pickled", "pickled", "pickled")
-run("pickled, and kernels", "pickled", "pickled")
-run("Inductor, nothing cached", "inductor", "inductor")
-run("Inductor, its caches", "inductor", "inductor")
 
 # %%
 # The seconds, step by step. For Inductor the first call compiles.
@@ -639,10 +643,11 @@ run("Inductor, its caches", "inductor", "inductor")
 order = ["import", "weights", "export", "build", "first call"]
 steps = pd.DataFrame(taken).T.reindex(columns=order)
 total = steps.sum(axis=1)
-names = ("plain_first", "plain_second", "both", "engines", "saved", "saved_warm")
-names = (*names, "pickled", "pickled_warm", "inductor_first", "inductor_second")
-for name, label in zip(names, taken):
-    print(f"{name}_s = {total[label]:.1f}")
+NAMES = ("plain_first", "plain_second", "both", "engines", "saved", "saved_warm")
+NAMES = (*NAMES, "pickled", "pickled_warm", "inductor_first", "inductor_second")
+for name, label in zip(NAMES, PROCESSES):
+    if label in total:
+        print(f"{name}_s = {total[label]:.1f}")
 print(f"import_s = {steps['import'].median():.1f}")
 built = steps.loc["nothing cached"]
 print(f"build_cold_s = {built['build']:.1f}")
@@ -724,11 +729,10 @@ for file in (kernels, next(engines.glob("*/blob.bin"))):
 # PyTorch and Torch-TensorRT as the process that wrote it.
 
 # Output varies: sizes.
-for file in (folder / "encoder.pt2", *folder.glob("*/*/blob.bin")):
-    if file.exists():
-        print(f"{file.name}: {file.stat().st_size / 1e6:.1f} MB")
-for file in folder.glob("*/torch_tensorrt_*/runtime_cache.bin"):
-    print(f"{file.name}: {file.stat().st_size / 1e6:.1f} MB")
+files = [*folder.glob("encoder.p*"), *folder.glob("*/*/blob.bin")]
+for file in [*files, *folder.glob("*/torch_tensorrt_*/runtime_cache.bin")]:
+    place = file.relative_to(folder).parts[0]
+    print(f"{place}, {file.name}: {file.stat().st_size / 1e6:.1f} MB")
 
 # %%
 # Exercise
