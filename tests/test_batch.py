@@ -346,21 +346,30 @@ def test_a_killed_recorder_leaves_a_whole_recording_and_nothing_else(
 
 
 def _run_two(project, gpus, temporary) -> subprocess.Popen:
-    """Start a batch of two tutorials that do not end; return when both run."""
+    """Start a batch of two tutorials that do not end; return when both have a child."""
     gpus.set_gpus(TEST_GPU, TEST_GPU)
-    child = "import subprocess; subprocess.Popen(['sleep', '600'])\n"
-    for name in ("left", "right"):
-        _tutorial(project, name, child + LONG)
+    begun = [temporary / name for name in ("left", "right")]
+    for path in begun:
+        child = (
+            "import subprocess; subprocess.Popen(['sleep', '600'])\n"
+            f"from pathlib import Path; Path({str(path)!r}).touch()\n"
+        )
+        _tutorial(project, path.name, child + LONG)
     env = gpus.environment(TMPDIR=str(temporary))
     process = _start_gallery(project, env, "run", "--unchecked", "left", "right")
     _read_until(process, "left, GPU", "right, GPU")
+    end = time.monotonic() + 60
+    while not all(path.exists() for path in begun):
+        assert time.monotonic() < end, "they did not begin"
+        time.sleep(0.05)
     return process
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_all_of_it(project, gpus, temporary, sign):
     process = _run_two(project, gpus, temporary)
-    assert len(_what_is_left(temporary)) > 4
+    # For each tutorial at least a folder, a kernel and its child.
+    assert len(_what_is_left(temporary)) >= 6
     process.send_signal(sign)
     output = process.communicate(timeout=30)[0]
     assert process.returncode == 130
