@@ -31,10 +31,12 @@ def cases(rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         return rows
     found = []
+    keys = ["tutorial", *GROUP]
+    groups = dict(list(rows.groupby(keys)))
     for row in _best_tensorrt(rows).to_dict("records"):
-        case = {key: row[key] for key in ("tutorial", *GROUP)}
-        same = (rows[list(case)] == list(case.values())).all(axis=1)
-        alone = rows[same & rows.backend.str.match("eager|Inductor")]
+        case = {key: row[key] for key in keys}
+        same = groups[tuple(case.values())]
+        alone = same[same.backend.str.match("eager|Inductor")]
         if alone.latency_ms.notna().any():
             other = alone.loc[alone.latency_ms.idxmin()]
             ready, other_ready = ready_s(pd.DataFrame([row, other]))
@@ -47,7 +49,7 @@ def cases(rows: pd.DataFrame) -> pd.DataFrame:
                     "pytorch": other.backend.removesuffix(CUDA_GRAPH),
                     "tensorrt_ready_s": ready,
                     "pytorch_ready_s": other_ready,
-                    "bound": _bound(row, rows[same]),
+                    "bound": _bound(row, same),
                 }
             )
     return pd.DataFrame(found)

@@ -237,7 +237,7 @@ def test_the_ruler_is_folded_away(tmp_path):
     tutorial = made(tmp_path, cells, [])
     [block] = [b for b in tutorial.script.blocks if b.type == "code"]
     page = replay(PAGE.format(line=block.lineno, marker=MARKER), tutorial)
-    assert ".. dropdown:: The ruler\n\n   .. code-block:: Python" in page
+    assert ".. dropdown:: The ruler\n\n   .. code-block:: pyi" in page
     assert "\n       import time\n" in page
     assert "\nLast\n" in page
 
