@@ -12,9 +12,9 @@ At a glance
   does alone. At 8x128 it reaches :recorded:`speed_8x128` of PyTorch's speed, at 8x512
   :recorded:`speed_8x512`.
 - A padding mask does not change that: :recorded:`speed_8x512_mask` at 8x512.
-- Called without a mask, as it comes, the model seems to say
-  :recorded:`speed_8x512_all_true_mask` at 8x512. There transformers makes a mask of its
-  own, with which PyTorch runs no fused attention.
+- Called as it comes, ``bert(ids)``, the same model would make TensorRT
+  :recorded:`speed_8x512_all_true_mask` times as fast at 8x512: transformers makes a
+  mask of its own then, with which PyTorch runs no fused attention.
 - ``torch.compile(backend="tensorrt")`` takes :recorded:`host_easy` times as long a call
   as the same model compiled ahead of time, at 8x128 without a CUDA graph.
 - Similarities of sentences differ from PyTorch's by at most
@@ -1068,7 +1068,9 @@ where
 # With the mask that transformers makes, Inductor runs no attention kernel at all, and
 # eager a softmax of its own. Attention is a row of small steps then, which show under
 # matrix products and under the rest. PyTorch has fused attention that takes a mask, as
-# the rows with padding show, but none of it took this one.
+# the rows with padding show, but none of it took this one. A likely reason, untested
+# here: the mask is one column, expanded to all others, so that its last dimension has
+# stride 0, and PyTorch's fused kernels ask for stride 1.
 #
 # How much of the limit is reached
 # --------------------------------
@@ -1228,9 +1230,9 @@ except RuntimeError as error:
 #   most of the loss is in the matrix products.
 # - A padding mask slows both sides alike, and the ratio stays:
 #   :recorded:`speed_8x512_mask`.
-# - Do not measure ``bert(ids)``: it is :recorded:`speed_8x512_all_true_mask` because
-#   PyTorch loses its fused attention. Call the layers without a mask, or pass the mask
-#   that your batch needs.
+# - Do not compare compilers on ``bert(ids)``: the ratio is
+#   :recorded:`speed_8x512_all_true_mask` because PyTorch loses its fused attention. Call
+#   the layers without a mask, or pass the mask that your batch needs.
 # - Compile ahead of time: in a call without a CUDA graph, ``torch.compile`` costs
 #   :recorded:`host_easy` times as much.
 # - Set ``attn_bias_is_causal=False``, or similarities are off by up to
