@@ -423,6 +423,12 @@ def test_rows_can_be_sorted_and_filtered(open_page):
     assert all("CUDA graph" in text for text in rows.all_inner_texts())
 
 
+def test_the_header_is_one_line_high(open_page):
+    for width in (390, 960, 1100, 1200, 1300, 1400):
+        header = open_page("results.html", width=width).locator("header.bd-header")
+        assert header.bounding_box()["height"] < 90, width
+
+
 def test_a_tap_shows_a_figure_alone(open_page):
     page = open_page("results.html", width=390)
     figures = page.locator("img.recorded-figure")
