@@ -1068,9 +1068,9 @@ where
 # With the mask that transformers makes, Inductor runs no attention kernel at all, and
 # eager a softmax of its own. Attention is a row of small steps then, which show under
 # matrix products and under the rest. PyTorch has fused attention that takes a mask, as
-# the rows with padding show, but none of it took this one. A likely reason, untested
-# here: the mask is one column, expanded to all others, so that its last dimension has
-# stride 0, and PyTorch's fused kernels ask for stride 1.
+# the rows with padding show, but none of it took this one. In the sources, this mask is
+# one column expanded to all others, so that its last dimension has stride 0, and the
+# fused kernels ask for stride 1. That this is the cause is untested here.
 #
 # How much of the limit is reached
 # --------------------------------
@@ -1231,8 +1231,8 @@ except RuntimeError as error:
 # - A padding mask slows both sides alike, and the ratio stays:
 #   :recorded:`speed_8x512_mask`.
 # - Do not compare compilers on ``bert(ids)``: the ratio is
-#   :recorded:`speed_8x512_all_true_mask` because PyTorch loses its fused attention. Call
-#   the layers without a mask, or pass the mask that your batch needs.
+#   :recorded:`speed_8x512_all_true_mask` because PyTorch loses its fused attention.
+#   Call the layers without a mask, or pass the mask that your batch needs.
 # - Compile ahead of time: in a call without a CUDA graph, ``torch.compile`` costs
 #   :recorded:`host_easy` times as much.
 # - Set ``attn_bias_is_causal=False``, or similarities are off by up to
