@@ -604,9 +604,9 @@ def telling(graph, example_inputs, **settings):
 
 
 jit = torch.compile(model, backend=telling, dynamic=False, options=options)
-way, fresh = {"TensorRT, torch.compile": lambda: jit}, crops(flower, 1)
+by_jit, fresh = {"TensorRT, torch.compile": lambda: jit}, crops(flower, 1)
 about = {"model": name, "shape": "1x3x224x224", "tolerance": tolerance}
-jit_rows = compare(way, model, [image], [fresh], **about)
+jit_rows = compare(by_jit, model, [image], [fresh], **about)
 for part, engine in compiled.named_children():
     print(f"ahead of time, {part}: {len(engine.input_binding_names)} input tensor")
 
@@ -637,7 +637,7 @@ calls = {
 turns = in_turns(calls, rounds=8)
 for way, milliseconds in turns.items():
     ratio = milliseconds / turns.tensorrt
-    print(f"{way}_ms = {milliseconds.median():.2f}")
+    print(f"{way}_call_ms = {milliseconds.median():.2f}")
     print(f"{way}_over_tensorrt = {ratio.median():.2f}")
     print(f"{way}_over_tensorrt_spread = {ratio.min():.2f} to {ratio.max():.2f}")
 
@@ -678,12 +678,12 @@ for way, call in calls.items():
 
 # %%
 # The GPU is busy for a part of each call: for :recorded:`tensorrt_us` microseconds of
-# the :recorded:`tensorrt_ms` ms that TensorRT takes, and for :recorded:`inductor_us` of
-# Inductor's :recorded:`inductor_ms` ms. So the host decides, and TensorRT gives it the
-# least to do: :recorded:`tensorrt_launches` launches a call, where Inductor has
-# :recorded:`inductor_launches` and eager PyTorch :recorded:`eager_launches`. The engine
-# that ``torch.compile`` builds is slower on both clocks:
-# :recorded:`jit_launches` launches, and :recorded:`jit_us` microseconds.
+# the :recorded:`tensorrt_call_ms` ms that TensorRT takes, and for
+# :recorded:`inductor_us` of Inductor's :recorded:`inductor_call_ms` ms. So the host
+# decides, and TensorRT gives it the least to do: :recorded:`tensorrt_launches` launches
+# a call, where Inductor has :recorded:`inductor_launches` and eager PyTorch
+# :recorded:`eager_launches`. The engine that ``torch.compile`` builds is slower on both
+# clocks: :recorded:`jit_launches` launches, and :recorded:`jit_us` microseconds.
 #
 # A CUDA graph takes the host out of the way: it replays all launches of a call with a
 # single one. The addresses and shapes are recorded as well, so there is one graph for
