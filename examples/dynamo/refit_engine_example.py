@@ -595,9 +595,8 @@ seconds = pd.DataFrame(rows, columns=["round", "way", *STEPS])
 # Needs a GPU: shows what the cell above measured.
 # Output varies: seconds on the clock.
 steps = seconds.groupby("way", sort=False)[STEPS].median()
-bars = steps[::-1]
-axis = bars.plot.barh(stacked=True, figsize=(7, 2.8), ylabel="")
-for place, way in enumerate(bars.index):
+axis = steps[::-1].plot.barh(stacked=True, figsize=(7, 2.8), ylabel="")
+for place, way in enumerate(steps.index[::-1]):
     totals = seconds.loc[seconds.way == way, STEPS].sum(axis=1)
     print(f"{way}_s = {totals.median():.2f}")
     print(f"{way}_range_s = {totals.min():.2f} to {totals.max():.2f}")
@@ -753,6 +752,7 @@ def run_alone(program, functions, promised=()):
             print(f"{name} = not reached")
     errors = re.findall(r"^(?:[\w.]*Error|\s*what\(\)): .*", done.stderr, re.MULTILINE)
     print("exit code", done.returncode, *errors[-1:])
+    return done.stdout
 
 
 # %%
@@ -796,7 +796,7 @@ print("replay_kept_nothing = version", whose(replay()))
 # Output varies: counts and milliseconds of two threads that race.
 functions = [flat, relative_error, whose, captured, build, call_until, watch]
 promised = "swap_failed swap_gap_ms in_place_failed in_place_gap_ms"
-run_alone(EXPERIMENT, functions, promised.split())
+told = run_alone(EXPERIMENT, functions, promised.split())
 
 # %%
 # The gaps of both, by time. A request that failed lies at 0.
@@ -881,8 +881,8 @@ print("loaded_in_place = version", whose(module(*inputs)))
 
 
 def roll_out(service):
-    run_alone(ROLL_OUT, [flat, relative_error, whose])
-    if (folder / "renewed.pt2").exists():
+    told = run_alone(ROLL_OUT, [flat, relative_error, whose])
+    if "saved_and_loaded = version B" in told:
         standby = torch_tensorrt.load(str(folder / "renewed.pt2")).module()
         check(standby, tuned, others, inputs, TOLERANCE, "standby")
         service["model"] = standby
