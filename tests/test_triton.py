@@ -186,6 +186,8 @@ def elsewhere(page: dict, folder: Path) -> dict:
     start = (page["workspace"] / "start.sh").read_text()
     models = f"{page['workspace']}/models"
     (folder / "start.sh").write_text(start.replace(models, f"{folder}/models"))
+    (folder / "start.sh").chmod(0o755)
+    (folder / "start.sh").chmod(0o755)
     return run_cells(dict(page, workspace=folder), "CONFIG = ", "def start_server(")
 
 

@@ -7,24 +7,30 @@ and serve several times as many images.
 
 At a glance
 -----------
-- A server that is put together as most people would begin, one *engine* and float32
-  over the wire, answers :recorded:`rate_float32` images/s: :recorded:`share_before` of
-  what the engine does alone.
-- With bytes, four instances and static engines in CUDA graphs it answers
-  :recorded:`rate_engines` images/s, :recorded:`gain` times as many: the share is
-  :recorded:`served_share`, and :recorded:`served_share_8` with eight images in a request.
+- A server that is put together as most people would begin answers
+  :recorded:`rate_float32` images/s: :recorded:`share_before` of what the engine does
+  alone.
+- With bytes in place of float32, four instances and an engine for each batch size in a
+  CUDA graph it answers :recorded:`rate_engines` images/s, :recorded:`gain` times as
+  many. Of what this engine does alone that is :recorded:`served_share`, and
+  :recorded:`served_share_8` with eight images in a request.
 - With 64 requests in flight, the latency that one in a hundred exceeds falls from
-  :recorded:`p99_before_64` to :recorded:`p99_after_64` ms.
-- Behind the same server Inductor answers :recorded:`rate_inductor` images/s, and eager
-  PyTorch :recorded:`rate_eager`, both in CUDA graphs as well.
+  :recorded:`p99_before_64` to :recorded:`p99_after_64` ms. With a single one, the
+  median falls from :recorded:`p50_before_1` to :recorded:`p50_after_1` ms.
+- The server itself is the next limit: with a model that does nothing it answers
+  :recorded:`rate_nothing` images/s.
+- On this GPU Inductor is faster than TensorRT-RTX, behind the server too:
+  :recorded:`rate_inductor` images/s. Eager PyTorch makes :recorded:`rate_eager`.
 
 What you will learn
 -------------------
-- how to compile a model for serving: a dynamic batch, and pixels as they come
+- how to compile a model for serving: for any batch or for a few sizes, from pixels as
+  they come
 - what a model repository is, and how to start a real Triton server from a pip package
 - how to ask it over HTTP and gRPC, and how to handle what goes wrong
 - how to measure where a request's time goes, stage by stage
-- what batching, small inputs, pinned memory, more instances and shared memory gain
+- what batching, small inputs, more instances, CUDA graphs, shared memory and larger
+  requests gain
 
 Prerequisites
 -------------
@@ -578,10 +584,11 @@ print(f"arithmetic_allows = {1e12 * gpu_limits(dtype)[0] / flop_per_image:,.0f}"
 table
 
 # %%
-# The engine alone makes :recorded:`engine_alone` images/s; arithmetic would allow
-# :recorded:`arithmetic_allows`. TensorRT-RTX is not made for this GPU, and Inductor in
-# a CUDA graph makes :recorded:`inductor_alone`. This page serves both: its subject is
-# what a server puts around a model.
+# At full batches the dynamic engine makes :recorded:`dynamic_alone` images/s, the
+# static one in a CUDA graph :recorded:`engine_alone`, and Inductor in a CUDA graph
+# :recorded:`inductor_alone`; arithmetic would allow :recorded:`arithmetic_allows`.
+# TensorRT-RTX is not made for this GPU. This page serves its engines all the same, and
+# Inductor beside them: its subject is what a server puts around a model.
 
 # %%
 # A model repository
@@ -593,7 +600,7 @@ table
 #     served/config.pbtxt      tensors, batching, where to run
 #     served/labels.txt        one class name a line
 #     served/1/model.py        version 1: code for the Python backend
-#     served/1/32.pt2          our program for batches of up to 32
+#     served/1/32.pt2          our program for a batch of 32; others for other sizes
 #
 # ``model.py`` is loaded by a process of its own, the *stub*, which calls ``initialize``
 # once. A ``.pt2`` file holds pickled objects, and unpickling can run any code. So load
@@ -630,7 +637,8 @@ class TritonPythonModel:
 
 # %%
 # A batch is gathered in *pinned* memory, which the GPU can read by itself, and then
-# copied at once.
+# copied at once. All memory is set aside here, because a CUDA graph reads the very
+# addresses that it was captured with.
 
 MODEL_PY += '''
     def make_room(self, config, on_gpu):
@@ -757,7 +765,8 @@ MODEL_PY += '''
 #   ask for the best classes in place of all scores.
 # - ``instance_group`` is the number of stubs, and their device: this program is bound
 #   to the first GPU.
-# - ``parameters`` are words for ``model.py``.
+# - ``parameters`` hold a word for ``model.py``: what runs the programs, and whether in
+#   a CUDA graph.
 # - ``model_warmup`` sends one batch the whole way through the server before the model
 #   is reported ready.
 # - ``dynamic_batching`` switches batching on. A request waits for company at most as
@@ -794,9 +803,10 @@ def write_entry(name, programs, runner, wire="UINT8", instances=4, delay=500):
 
 # %%
 # The same ``model.py`` is served several times. We begin as most people would, with one
-# engine for all batches and float32 over the wire, and change one thing at a time. A
-# model that does nothing tells what the server alone would allow. Without a GPU an
-# engine cannot run, so there the plain program must do.
+# engine for all batches and float32 over the wire, and change one thing at a time. In
+# the engine's place eager PyTorch and Inductor are served too, and a model that does
+# nothing: it tells what the server allows. Without a GPU an engine cannot run, so there
+# the plain program must do.
 
 
 class Nothing(torch.nn.Module):
@@ -817,8 +827,9 @@ for size in sizes:
 
 # %%
 # Engines are saved by Torch-TensorRT. The dynamic one is a single file that goes by the
-# name of every size. What Inductor compiles cannot be saved in this way: the server
-# compiles it anew, from a cache that is filled here.
+# name of every size. For Inductor ``model.py`` compiles the plain program when it is
+# loaded. That is quick where the same was compiled before, because Inductor keeps its
+# kernels in a folder; so it is done once here.
 
 # Needs a GPU: it saves and fills what only a GPU runs.
 words = {"arg_inputs": [full], "dynamic_shapes": dims}
@@ -962,7 +973,9 @@ def start_server(seconds=300):
 
 
 # %%
-# The models are loaded at the same time, and each runs all its batch sizes.
+# The models are loaded at the same time, each in as many processes as it has
+# instances, and each process runs all its batch sizes. Here that took
+# :recorded:`server_ready_s` s.
 
 # Output varies: measured on the clock.
 started = time.perf_counter()
@@ -1024,11 +1037,10 @@ for label, client, kit in (("HTTP", http, triton_http), ("gRPC", grpc, triton_gr
 # Where a request's time goes
 # ---------------------------
 # ``perf_analyzer`` is Triton's own load generator, a C++ program. It keeps a number of
-# requests in flight, and measures in three windows of a second.
-# The server counts how long requests took, and how long they waited in the queue.
-# Together with the stages of ``model.py`` and the latency that clients see, that says
-# where the time goes. What the server needs besides the queue and ``model.py`` is the
-# way to the stub and back.
+# requests in flight, and measures in three windows of a second. The server counts how
+# long requests took, and how long they waited in the queue. Together with the stages of
+# ``model.py`` and the latency that clients see, that says where the time goes. What the
+# server needs besides the queue and ``model.py`` is the way to the stub and back.
 
 
 def counters(entry):
@@ -1096,7 +1108,7 @@ def load_test(entry, in_flight=64, images=1, shared_memory=False):
 
 # %%
 # Now one change at a time, with 64 images in flight: 64 requests of one image, or
-# eight of eight. The last rows are other models behind the best server.
+# eight of eight. The last rows have other models in place of the engines.
 
 # Needs a GPU: the engine runs only there.
 # Output varies: measured on the clock.
@@ -1127,15 +1139,22 @@ ladder[["images_per_s", "of the engine", "batch", "p50_ms", "p99_ms"]].round(2)
 # - **Bytes**: a quarter of the data, and from :recorded:`rate_float32` to
 #   :recorded:`rate_bytes` images/s.
 # - **Four instances** in place of one: :recorded:`rate_four` images/s.
-# - **An engine for each size, in CUDA graphs**: :recorded:`rate_engines` images/s.
-# - **Shared memory**: :recorded:`rate_engines_shared` images/s.
-# - **Eight images a request**: :recorded:`rate_engines_8` images/s.
-# - **Without batching**: :recorded:`rate_unbatched` images/s.
-# - **Inductor** and **eager PyTorch**, in CUDA graphs: :recorded:`rate_inductor` and
-#   :recorded:`rate_eager` images/s. A model that does nothing makes
-#   :recorded:`rate_nothing`.
+# - **An engine for each size, in CUDA graphs**: :recorded:`rate_engines` images/s. That
+#   is more than half of what the dynamic engine does alone (:recorded:`dynamic_alone`),
+#   and :recorded:`served_share` of what the static one does.
+# - **Shared memory**: :recorded:`rate_engines_shared` images/s, measured once.
+# - **Eight images in a request**: :recorded:`rate_engines_8` images/s, and
+#   :recorded:`served_share_8`.
+# - **Without batching** the same engines make :recorded:`rate_unbatched` images/s.
+# - **Inductor** makes :recorded:`rate_inductor` images/s, **eager PyTorch**
+#   :recorded:`rate_eager`; both run in CUDA graphs. Eager makes about as many as the
+#   dynamic engine without graphs, :recorded:`rate_four`.
+# - **A model that does nothing** makes :recorded:`rate_nothing` images/s, and
+#   :recorded:`rate_nothing_8` with eight images in a request: less than the engine
+#   alone. No model behind this server gets further at this load.
 #
-# The same, drawn beside the limit:
+# The column *batch* tells how many images a batch had on average. Where it is below 16,
+# the GPU computes spare rows. The same, drawn beside the limit:
 
 # Needs a GPU: it draws the measurement.
 # Output varies: measured on the clock.
@@ -1158,10 +1177,10 @@ print(f"served_share = {after['of the engine']:.0%}")
 print(f"served_share_8 = {ladder.loc['8 images a request', 'of the engine']:.0%}")
 
 # %%
-# The parts of the mean request. *GPU* is the stage of ``model.py``, so with several
-# instances it includes waiting for the GPU that they share. The way to the stub and
-# back is what is left of the server's time, and the counters are read while requests
-# are under way: where it is short it can come out below zero.
+# The parts of the mean request. *GPU* is the copy there, the program and the copy back;
+# with several instances it includes waiting for the GPU that they share. The way to the
+# stub and back is what is left of the server's time. The counters are read while
+# requests are under way, so it is not exact.
 
 # Needs a GPU: it draws the measurement.
 # Output varies: measured on the clock.
@@ -1181,6 +1200,15 @@ plt.show()
 parts.round(2)
 
 # %%
+# Before, a request waits :recorded:`before_queue_ms` of its :recorded:`before_all_ms`
+# ms in the queue: one instance works on one batch at a time, and moving the images of
+# one (:recorded:`before_to_the_stub_and_back_ms` ms to the stub and back,
+# :recorded:`before_gather_ms` ms to gather them) holds up all that wait behind it.
+# After, the queue is down to :recorded:`after_queue_ms` of :recorded:`after_all_ms` ms.
+# The GPU takes :recorded:`after_GPU_ms` ms. The rest is what a request costs without
+# any model: :recorded:`after_to_the_stub_and_back_ms` ms to the stub and back,
+# :recorded:`after_gather_ms` to gather, :recorded:`after_answers_ms` to answer.
+#
 # A service is judged by its slowest answers. p99 is the latency that one request in a
 # hundred exceeds.
 
@@ -1245,8 +1273,8 @@ print("Server gone:", ask(triton_grpc.InferenceServerClient("127.0.0.1:9"), pixe
 # %%
 # Does a process that loads the engine have to import ``torch_tensorrt`` first? Below,
 # one does not. What it prints last is a warning and no error: with the versions of this
-# page the file is loaded. ``model.py`` imports the package all the same, to fail with
-# its name where it is missing.
+# page the file is loaded, as the return code says. ``model.py`` imports the package all
+# the same, to fail with its name where it is missing.
 
 # Needs a GPU: without one there is no engine to load.
 # Output varies: a warning carries the time and the process.
@@ -1272,7 +1300,7 @@ shutil.rmtree(workspace)
 
 # %%
 # To keep the service, let ``workspace`` be a folder of your own, and leave out the last
-# line above. ``sh start.sh`` then serves what lies in ``models`` on the usual ports.
+# line above. ``start.sh`` there then serves what lies in ``models`` on the usual ports.
 #
 # The programs beside this page do more than a page can show: ``client.py`` is a client
 # for the command line, with retries and clear errors, and ``model_repository`` holds
@@ -1295,8 +1323,8 @@ shutil.rmtree(workspace)
 # %%
 # Exercise
 # --------
-# Give ``engines`` a longer and a shorter queue delay, and one instance more and one
-# less. Which of the parts above grow, and what happens to p99 with 16 in flight?
+# Give ``engines`` one more size, near the average of the column *batch*. What happens
+# to the GPU's part, and to the images/s? Then try one instance more, and one less.
 
 # %%
 # Takeaways
@@ -1305,12 +1333,13 @@ shutil.rmtree(workspace)
 #   request's :recorded:`before_all_ms` ms, the queue :recorded:`before_queue_ms` ms.
 #   Measure the stages before you make a model faster.
 # - Send bytes, not float32: from :recorded:`rate_float32` to :recorded:`rate_bytes`
-#   images/s.
-# - Let several instances share the GPU: four make :recorded:`rate_four` images/s.
-# - Batch: without it the server makes :recorded:`rate_unbatched` images/s in place of
-#   :recorded:`rate_engines`.
-# - Several images in a request cost the server less than as many requests:
-#   :recorded:`rate_engines_8` images/s.
+#   images/s. Then let several instances share the GPU: :recorded:`rate_four`.
+# - An engine for each of a few sizes, in CUDA graphs, pays more behind a server than
+#   alone: from :recorded:`rate_four` to :recorded:`rate_engines` images/s.
+# - Batch: without it the same engines make :recorded:`rate_unbatched` images/s.
+# - Know what the server itself allows: :recorded:`rate_nothing` images/s with a model
+#   that does nothing. Several images in a request raise that to
+#   :recorded:`rate_nothing_8`, and the engines' rate to :recorded:`rate_engines_8`.
 #
 # See also `Triton's model configuration
 # <https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/model_configuration.html>`_

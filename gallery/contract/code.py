@@ -15,7 +15,7 @@ MORE_CODE_LINES = {
     # Experiments in threads and in processes of their own, whose programs are strings.
     "refit_engine_example": 300,
     # A server takes more steps than a compilation; its files are strings in the script.
-    "serving_torch_tensorrt_with_triton": 530,
+    "serving_torch_tensorrt_with_triton": 531,
     # Takes the ruler apart: an experiment for each of its parts, and three lies.
     "how_we_measure": 360,
     # Two ways to an engine, three kinds of mask, and a small real encoder beside BERT.
