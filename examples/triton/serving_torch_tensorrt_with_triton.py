@@ -8,11 +8,11 @@ and serve several times as many images.
 At a glance
 -----------
 - A server that is put together as most people would begin answers
-  :recorded:`rate_float32` images/s: :recorded:`share_before` of what the engine does
-  alone.
+  :recorded:`rate_float32` images/s: :recorded:`share_before` of what this page's best
+  engine does alone.
 - With bytes in place of float32, four instances and an engine for each batch size in a
   CUDA graph it answers :recorded:`rate_engines` images/s, :recorded:`gain` times as
-  many. Of what this engine does alone that is :recorded:`served_share`, and
+  many. That is :recorded:`served_share` of what this engine does alone, and
   :recorded:`served_share_8` with eight images in a request.
 - With 64 requests in flight, the latency that one in a hundred exceeds falls from
   :recorded:`p99_before_64` to :recorded:`p99_after_64` ms. With a single one, the
