@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -153,6 +154,10 @@ def run_notebook(
     specs = KernelSpecManager(kernel_dirs=[])
     manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
     manager.connection_file = str(workspace.path / "kernel.json")
+    # A port that is free now can be another's when the kernel wants it, which then does
+    # not answer. Files are the workspace's own; their paths may have 107 bytes.
+    if len(os.fsencode(manager.connection_file)) < 100:
+        manager.transport = "ipc"
     client = NotebookClient(
         whole,
         km=manager,

@@ -48,6 +48,10 @@ CELLS = {
         "display(Shown(data=file.getvalue()))"
     ),
     "no picture": "display(Shown(data=b'\\x89PNG\\r\\n\\x1a\\n' + b'x' * 40))",
+    "connection": (
+        "from ipykernel.connect import get_connection_info\n"
+        "print(get_connection_info(unpack=True)['transport'])"
+    ),
     "pretrained": "print('Weights: pretrained (another model)')",
     "compiled": (
         "import tempfile; from pathlib import Path\n"
@@ -129,6 +133,11 @@ def test_a_tutorial_with_two_models_tells_the_weights_of_both(odd):
 def test_text_printed_in_a_row_is_one_output(odd):
     printed = [out.text for out in odd["in parts"] if out.name == "stdout"]
     assert printed == ["a\nb\nc\n"]
+
+
+def test_kernels_do_not_compete_for_ports(odd):
+    """One that finds its port taken dies, or never answers."""
+    assert _texts(odd["connection"]) == "ipc\n"
 
 
 def test_trace_points_of_the_profiler_are_left_out(odd):
