@@ -679,8 +679,8 @@ print(f"read_s = {read.seconds.iloc[0]:.2f}")
 # %%
 # What each call costs
 # --------------------
-# Weights that may change are no constants, so the compiler can do less with them. The
-# module's engine beside one with fixed weights, and beside PyTorch:
+# Weights that may change are no constants to the compiler. The module's engine beside
+# one with fixed weights, and beside PyTorch:
 
 
 # Needs a GPU: it measures.

@@ -790,7 +790,7 @@ limited = child(LIMIT + RUN, limit_gb, weight_bytes(model), *names, folder=folde
 print(*told(limited), sep="\n")
 
 # %%
-# The answer of the process with too little memory is the right one:
+# Is the answer of the process with too little memory right?
 
 # Needs a GPU: it compares what ran on one.
 # Output varies: errors differ in their digits.
@@ -804,8 +804,9 @@ else:
 # When it goes wrong
 # ------------------
 # **CUDA graphs.** A graph replays launches with the addresses that it saw, and streamed
-# weights arrive anew in each call. Captured by hand, and with ``enable_cudagraphs``,
-# with all weights on the GPU and with half of them, each in a process of its own.
+# weights arrive anew in each call. What comes of a capture by hand, and of
+# ``enable_cudagraphs``, with all weights on the GPU and with half of them? Each is
+# tried in a process of its own.
 ENGINE = """
 import signal, sys
 import torch, torch_tensorrt
@@ -918,9 +919,10 @@ for engine in (value for value in inside if isinstance(value, torch.ScriptObject
 # - A budget is memory for time: :recorded:`memory_gb_50` GB instead of
 #   :recorded:`memory_gb_100` GB, :recorded:`ms_16_50` ms instead of
 #   :recorded:`ms_16_100` ms a call of 16 tokens.
-# - The price is the link: :recorded:`implied_gbps_16` GB/s of weights, where a copy
+# - Weights that are not on the GPU arrive at :recorded:`implied_gbps_16` GB/s; a copy
 #   from pinned memory reaches :recorded:`pinned_gbps` GB/s.
-# - With 8192 tokens the weights arrive while the GPU computes: with half of them
-#   outside a call takes :recorded:`half_costs_8192` times as long.
+# - With half of the weights outside, a call of 16 tokens takes
+#   :recorded:`half_costs_16` times as long, one of 8192 tokens
+#   :recorded:`half_costs_8192` times.
 
 # sphinx_gallery_tags = ["memory", "weight streaming"]
