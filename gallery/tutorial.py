@@ -17,7 +17,7 @@ from gallery.paths import ALL_RECORDINGS, ENGINES, RECORDINGS
 from gallery.plain import rst_escaped
 from gallery.recording import Recording, load_recording, recording_path
 from gallery.script import Script, find_scripts, read_script
-from gallery.values import fill, look_up, names_quoted, printed_values
+from gallery.values import ABSENT, fill, look_up, names_quoted, printed_values
 
 # From its heading to the next one.
 AT_A_GLANCE = re.compile(r"^At a glance\n-+\n.*?(?=^\S[^\n]*\n-+\n)", re.M | re.S)
@@ -93,7 +93,7 @@ class Tutorial:
         return look_up(name, self.values, complete=self.is_complete)
 
     def filled(self, text: str) -> str:
-        """The text with its recorded values; without a recording, no *at a glance*."""
+        """The text with its recorded values; no *at a glance* that lacks one."""
         return fill(self._told(text), self.value)
 
     def filled_rst(self, text: str) -> str:
@@ -101,7 +101,12 @@ class Tutorial:
         return fill(self._told(text), lambda name: rst_escaped(self.value(name)))
 
     def _told(self, text: str) -> str:
-        return AT_A_GLANCE.sub("", text) if self.recording is None else text
+        return AT_A_GLANCE.sub(lambda found: self._if_recorded(found[0]), text)
+
+    def _if_recorded(self, text: str) -> str:
+        names = [name for _, name in names_quoted(text)]
+        absent = ABSENT in map(self.value, names)
+        return "" if self.recording is None or absent else text
 
     @cached_property
     def description(self) -> str:

@@ -54,6 +54,15 @@ def test_a_withdrawn_value_is_told(tutorial):
     stale.check_values()
 
 
+def test_nothing_is_told_at_a_glance_while_a_value_of_it_is_withdrawn(tutorial):
+    glance = "At a glance\n-----------\n\n- :recorded:`{}` times.\n\n"
+    rest = "What you will learn\n-------------------\n\n- More.\n"
+    stale = changed(tutorial, '"faster ="', '"faster  ="')
+    assert stale.filled(glance.format("build_s") + rest).startswith("At a glance")
+    assert stale.filled(glance.format("faster") + rest) == rest
+    assert tutorial.filled(glance.format("faster") + rest).startswith("At a glance")
+
+
 def test_a_name_that_nothing_printed_fails_with_script_and_line(tutorial):
     wrong = changed(tutorial, ":recorded:`faster`", ":recorded:`fastr`")
     with pytest.raises(GalleryError, match=r"made\.py, line 13: .*fastr.*no cell"):
