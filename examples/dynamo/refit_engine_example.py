@@ -13,19 +13,19 @@ program and replaces the numbers.
 At a glance
 -----------
 
-- A small sentence encoder in float16, with TensorRT-RTX on the GPU named above, has new
-  weights in :recorded:`copy_s` s by a refit. A build with fixed weights takes
+- A small sentence encoder in float16 (TensorRT-RTX) has new weights in
+  :recorded:`copy_s` s by a refit. A build with fixed weights takes
   :recorded:`fixed_s` s.
 - The price is the first build: :recorded:`refittable_s` s for an engine that can be
   refitted. With one or two new versions, building with fixed weights each time is
-  quicker. Latency costs nothing: :recorded:`refittable_over_fixed` times that of fixed
-  weights.
+  quicker. Its latency is :recorded:`refittable_over_fixed` times that of fixed weights.
 - During a refit in place :recorded:`in_place_failed` requests fail, and the longest
   pause is :recorded:`in_place_gap_ms` ms. When a copy is refitted and swapped in,
   :recorded:`swap_failed` fail, and the longest pause is :recorded:`swap_gap_ms` ms.
 - A CUDA graph captured by hand before a refit in place goes on answering with
   :recorded:`replay_after_refit`. Capture it again.
-- A refit is not for another architecture, and another size is not always refused.
+- A refit is not for another architecture, and it does not refuse every model of another
+  size.
 
 What you will learn
 -------------------
