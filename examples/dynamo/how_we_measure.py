@@ -881,11 +881,14 @@ print(f"of_limit_percent = {100 * limit_ms / engine.latency_ms['ResNet-50']:.0f}
 # a *runtime cache* of the kernels that it made for your GPU. That is welcome in daily
 # work, and a trap where compile times are compared: who comes second looks fast.
 # ``empty_caches`` gives Inductor a new folder, and deletes the runtime cache, one file
-# for all processes of a user.
+# for all processes of a user. Standard TensorRT has a file of timings instead.
 #
 # .. code-block:: python
 #
-#     cache = torch_tensorrt.runtime.RuntimeSettings().runtime_cache
+#     if torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx:
+#         cache = torch_tensorrt.runtime.RuntimeSettings().runtime_cache
+#     else:
+#         cache = torch_tensorrt.dynamo._defaults.TIMING_CACHE_PATH
 #     Path(cache).unlink(missing_ok=True)
 #
 # Does it work? We compile the same ResNet-18 three times: from emptied caches, from
