@@ -835,7 +835,7 @@ told = run_alone(EXPERIMENT, functions, promised.split())
 # **CUDA graphs.** A graph captured by hand does not notice the refit. It answers with
 # :recorded:`replay_after_refit`, while a call answers with
 # :recorded:`call_after_refit`. Once nobody holds the old engine, the replay uses memory
-# that is not its own any longer: the last line above is CUDA's error, and it ended the
+# that is not its own any longer: the output ends with CUDA's error, which ended the
 # process. Inside ``enable_cudagraphs`` a call follows the refit, and answers with
 # :recorded:`enabled_after_refit` as it should.
 #
