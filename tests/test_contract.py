@@ -11,7 +11,9 @@ import pytest
 from gallery.author import TEMPLATE
 from gallery.check import messages
 from gallery.contract import problems
+from gallery.contract.code import MAX_CODE_LINES, MORE_CODE_LINES
 from gallery.contract.installed import OPTIONS
+from gallery.contract.page import Page
 from gallery.script import find_scripts, read_script
 from gallery.write_ruler import MARKER, with_ruler
 from tests.conftest import ROOT, run_gallery
@@ -83,6 +85,14 @@ MEASURES = with_ruler(TEMPLATE.read_text(encoding="utf-8"))
 @pytest.mark.parametrize("path", find_scripts(), ids=lambda path: path.stem)
 def test_tutorial_keeps_the_contract(path):
     assert messages(read_script(path)) == []
+
+
+@pytest.mark.parametrize("name", MORE_CODE_LINES)
+def test_a_longer_tutorial_has_no_room_to_grow(name):
+    [script] = find_scripts([name])
+    lines = sum(len(cell.code_lines) for cell in Page(read_script(script)).own_cells)
+    assert MAX_CODE_LINES < lines
+    assert MORE_CODE_LINES[name] < lines + 10, f"lower its number to {lines}"
 
 
 @pytest.fixture
