@@ -14,9 +14,9 @@ At a glance
   of PyTorch's best at batch 1, :recorded:`tensorrt_b16` at 16 and
   :recorded:`tensorrt_b64` at 64. The fastest there are :recorded:`fastest_b1`,
   :recorded:`fastest_b16` and :recorded:`fastest_b64`.
-- TensorRT is ready first: in :recorded:`ready_tensorrt_b1` s at batch 1, where Inductor
-  takes :recorded:`ready_inductor_b1` s, and :recorded:`ready_autotune_b1` s with
-  max-autotune.
+- At batch 1 TensorRT is ready in :recorded:`ready_tensorrt_b1` s, Inductor in
+  :recorded:`ready_inductor_b1` s, and with max-autotune in
+  :recorded:`ready_autotune_b1` s.
 - Where no CUDA graph can be used, Inductor takes :recorded:`inductor_over_tensorrt`
   times as long as TensorRT at batch 1 (:recorded:`inductor_over_tensorrt_spread`, from
   round to round).
@@ -679,11 +679,11 @@ for way, call in calls.items():
 # %%
 # The GPU is busy for a part of each call: for :recorded:`tensorrt_us` microseconds of
 # the :recorded:`tensorrt_call_ms` ms that TensorRT takes, and for
-# :recorded:`inductor_us` of Inductor's :recorded:`inductor_call_ms` ms. So the host
-# decides, and TensorRT gives it the least to do: :recorded:`tensorrt_launches` launches
-# a call, where Inductor has :recorded:`inductor_launches` and eager PyTorch
-# :recorded:`eager_launches`. The engine that ``torch.compile`` builds is slower on both
-# clocks: :recorded:`jit_launches` launches, and :recorded:`jit_us` microseconds.
+# :recorded:`inductor_us` of Inductor's :recorded:`inductor_call_ms` ms. Launches are
+# the host's part: TensorRT has :recorded:`tensorrt_launches` a call, Inductor
+# :recorded:`inductor_launches`, eager PyTorch :recorded:`eager_launches`. The engine
+# that ``torch.compile`` builds has :recorded:`jit_launches` launches, and takes
+# :recorded:`jit_us` microseconds.
 #
 # A CUDA graph takes the host out of the way: it replays all launches of a call with a
 # single one. The addresses and shapes are recorded as well, so there is one graph for
@@ -708,8 +708,8 @@ for label, milliseconds in graph_ms.items():
     print(f"graph_{label} = {milliseconds:.3f}")
 
 # %%
-# ``default`` is ``enable_cudagraphs`` without a strategy. With TensorRT-RTX it gains
-# next to nothing: :recorded:`graph_default` ms, where the whole engine in a graph takes
+# ``default`` is ``enable_cudagraphs`` without a strategy. It takes
+# :recorded:`graph_default` ms, and the whole engine in a graph
 # :recorded:`graph_whole_engine` ms. The first two lines are eager PyTorch in a graph:
 # ``channels_last`` takes it from :recorded:`graph_eager_contiguous` to
 # :recorded:`graph_eager_channels_last` ms.
@@ -893,8 +893,8 @@ table
 # %%
 # ``tensorrt_b1`` and so on are TensorRT's speed over the best that PyTorch does alone.
 # The other ratios are times over TensorRT's. The engine that ``torch.compile`` builds
-# is not only slow to call: in a CUDA graph, where the host does nothing in between, it
-# still takes :recorded:`jit_b1` times as long as the one that was compiled ahead.
+# takes :recorded:`jit_b1` times as long as the one that was compiled ahead, in a CUDA
+# graph, where the host does nothing in between.
 #
 # Milliseconds at one batch size say little about another. The fraction of the limit
 # does:
@@ -928,8 +928,7 @@ plot_ready(table)
 # Why
 # ---
 #
-# At batch 64 the host plays no part, and TensorRT is the furthest behind. The kernels
-# of both:
+# The kernels of Inductor and of TensorRT at batch 64, the largest:
 
 # Needs a GPU: it profiles calls.
 # Output varies: it prints timings.
@@ -941,10 +940,9 @@ shown("tensorrt_b64", partial(engines[64], images), longest=5)
 # %%
 # Inductor leaves the convolutions to cuDNN and cuBLAS, and adds kernels of its own for
 # what stands between them: :recorded:`inductor_b64_launches` launches,
-# :recorded:`inductor_b64_us` microseconds. TensorRT needs
-# :recorded:`tensorrt_b64_launches` launches, nearly all of them convolutions that do
-# the elementwise work as well. Fusing saves launches and traffic, and still the sum is
-# larger, :recorded:`tensorrt_b64_us` microseconds.
+# :recorded:`inductor_b64_us` microseconds. TensorRT, whose convolutions do the
+# elementwise work as well, needs :recorded:`tensorrt_b64_launches` launches and
+# :recorded:`tensorrt_b64_us` microseconds.
 #
 # And the engine for all sizes? For a dynamic shape TensorRT-RTX has three strategies:
 # ``lazy``, the default, starts with kernels that fit every shape and makes special ones
@@ -971,7 +969,7 @@ for strategy in ("lazy", "none"):
     print(f"{strategy}_over_static = {milliseconds / static_ms:.2f}")
 
 # %%
-# The strategy is not the cause. At batch 1 the engine for all sizes takes
+# At batch 1 the engine for all sizes takes
 # :recorded:`lazy_over_static` and :recorded:`none_over_static` times as long as the
 # engine of its own, with ``eager`` :recorded:`all_sizes_b1` times.
 #
@@ -1107,15 +1105,14 @@ print(done.stdout.strip() or done.stderr.strip().splitlines()[-1])
 #
 # - With a CUDA graph on both sides, TensorRT reaches :recorded:`tensorrt_b1` of the
 #   speed of PyTorch's best at batch 1, and :recorded:`tensorrt_b64` at batch 64.
-# - Where no CUDA graph can be used, TensorRT is the fastest at batch 1: Inductor takes
-#   :recorded:`inductor_over_tensorrt` times as long
+# - Where no CUDA graph can be used, Inductor takes :recorded:`inductor_over_tensorrt`
+#   times as long as TensorRT at batch 1
 #   (:recorded:`inductor_over_tensorrt_spread`), ``torch.compile`` with TensorRT
 #   :recorded:`jit_over_tensorrt` times (:recorded:`jit_over_tensorrt_spread`).
-# - The CUDA graph matters more than the compiler: the same engine takes
-#   :recorded:`graph_without` ms without one and :recorded:`graph_whole_engine` ms with.
+# - The same engine takes :recorded:`graph_without` ms without a CUDA graph, and
+#   :recorded:`graph_whole_engine` ms with one.
 # - One engine for all sizes takes :recorded:`all_sizes_b1` times as long as an engine
-#   of its own at batch 1, and no strategy changes that. Build an engine for each batch
-#   size that comes often.
+#   of its own at batch 1.
 # - Count the engines that ran: the build with a typo ran
 #   :recorded:`engines_of_the_typo`, and its answers were right.
 #
