@@ -704,9 +704,8 @@ print(torch.cuda.get_device_name())
 tried(suspects)
 
 # %%
-# TensorRT-RTX lists no data-center GPU, so on ours it calls the good file invalid too;
-# it runs all the same, and the answer is right. What it says of the others beyond that
-# is what it sees of the damage.
+# TensorRT-RTX lists no data-center GPU, so there it may call the good file invalid too.
+# What it says of the others beyond that is what it sees of the damage.
 #
 # Now one bit at a time. We change one in each of many places, half of them in the
 # weights and half in the plan.
@@ -754,9 +753,8 @@ axis.set(xlabel="place in the file in kB (grey: weights)", ylim=(-0.5, len(ends)
 plt.show()
 
 # %%
-# Nothing in the file guards the weights: a changed bit there is another model. So the
-# digest in the loader is not an ornament. It costs a read of the file, which happens
-# anyway.
+# A file that loads and answers wrongly gave no sign of it. The digest in the loader
+# sees each of these changes. It costs a read of the file, which happens anyway.
 #
 # Take it to production
 # ---------------------
@@ -784,7 +782,7 @@ print(manifest["file"], digest[:12])
 # - Ship bytes, not a saved module: a module carries its system's name.
 # - Of :recorded:`trials` changed bits :recorded:`wrong` led to a wrong answer without a
 #   word, :recorded:`refused` to a refusal. Compare a digest before you load.
-# - ``get_engine_validity`` tells whether a file fits the machine. It does not tell
-#   whether it is whole.
+# - ``get_engine_validity`` is there to tell whether a file fits the machine. Whether it
+#   is whole, a digest tells.
 
 # sphinx_gallery_tags = ["TensorRT-RTX", "deployment", "Windows"]

@@ -656,10 +656,9 @@ for kind, module in modules.items():
     print(f"{kind}: answers {values}, {addresses} addresses")
 
 # %%
-# The model that returns one tensor is safe: five answers at five addresses. The others
-# are not marked, since their outputs are *parts* of the engine's result, or made from
-# it. Their buffer is used again, and answers that somebody still holds change. No
-# message says so.
+# A marked engine gives each answer an address of its own. The others are not marked,
+# since their outputs are *parts* of the engine's result, or made from it. An engine
+# without the mark uses its buffer again, so answers that somebody still holds change.
 #
 # There are two ways out. Copy what you keep. Or set the mark yourself: then a new
 # buffer is allocated for each call, but still after the engine was started.
@@ -760,8 +759,9 @@ print(f"loaded: {len(engines_of(loaded))} engines found")
 #   64 outputs, and :recorded:`saved_1_us` µs with one.
 # - A CUDA graph takes the same model to :recorded:`graph_64_us` µs. Use it where you
 #   can.
-# - Several outputs, or an operator in PyTorch at the end: kept answers are overwritten.
-#   Set the mark on the engine; of the gain :recorded:`safe_saved_us` µs are left.
+# - Several outputs, or an operator in PyTorch at the end: the engine is not marked, and
+#   a later call may overwrite an answer that you kept. Set the mark on the engine; of
+#   the gain :recorded:`safe_saved_us` µs are left.
 # - Count the engines that the context manager finds. It does not.
 
 # sphinx_gallery_tags = ["runtime", "memory", "latency"]

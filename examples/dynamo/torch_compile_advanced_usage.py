@@ -475,9 +475,9 @@ counted.index.names = ["min_block_size", "partitioner"]
 counted.unstack()
 
 # %%
-# With a block of twenty the global partitioner leaves all of it in PyTorch, and no
-# message says so. What do the cuts cost? The same model in one engine, cut as above,
-# and in eager, each in a row of many calls, in microseconds of the clock.
+# A count of 0 means that all of it stays in PyTorch, and no message says so. What do
+# the cuts cost? The same model in one engine, cut as above, and in eager, each in a row
+# of many calls, in microseconds of the clock.
 
 # Needs a GPU: it measures.
 # Output varies: it prints timings.
@@ -582,7 +582,7 @@ print(f"guards_us = {guards:.0f}")
 
 # Needs a GPU: it draws what was measured.
 # Output varies: it draws timings.
-# Figure: Passing the weights at each call is what makes torch.compile's calls longer.
+# Figure: A call ahead of time, the same with weights passed in, and torch.compile's.
 axis = costs[::-1].plot.barh(figsize=(7, 2))
 labels = ["torch.compile", "ahead of time, weights passed", "ahead of time"]
 axis.set_yticks(range(3), labels)
@@ -722,7 +722,7 @@ errors = {
 pd.DataFrame(errors, index=[f"block {n}" for n in range(len(encoder))])
 
 # %%
-# The error grows from block to block, since each adds its own. Now the engines: all in
+# Each block adds its own error to what it was given. Now the engines: all in
 # half; autocast; autocast that spares the layer norms and GELU. Names in
 # ``autocast_excluded_nodes`` are those of the exported graph, as regular expressions.
 
@@ -743,8 +743,7 @@ for name, module in engines.items():
     print(f"error_{name} = {error:.1e}")
 
 # %%
-# And the model that was made half before it was compiled, which gives the smallest
-# engine:
+# And the model that was made half before it was compiled:
 
 # Needs a GPU: half on a CPU is slow.
 # Output varies: rounding.
@@ -841,9 +840,9 @@ error = check(loaded, whole_half, (fresh,), (x,), tolerance, "loaded")
 #
 # Takeaways
 # ---------
-# - ``torch.compile`` passes the weights at each call: :recorded:`lazy_us` µs, where
-#   ahead of time takes :recorded:`ahead_us`. With weights passed in, ahead of time
-#   takes :recorded:`passed_us`.
+# - ``torch.compile`` passes the weights at each call, and takes :recorded:`lazy_us` µs,
+#   where ahead of time takes :recorded:`ahead_us`. With weights passed in, ahead of
+#   time takes :recorded:`passed_us`.
 # - Cut into :recorded:`engines_cut` engines, the model takes :recorded:`cut_us` µs in
 #   place of :recorded:`whole_us`.
 # - Count the engines: a build that failed ran :recorded:`silent_engines`, and answered

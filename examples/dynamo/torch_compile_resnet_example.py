@@ -938,10 +938,9 @@ shown("inductor_b64", partial(inductor, swapped), longest=5)
 shown("tensorrt_b64", partial(engines[64], images), longest=5)
 
 # %%
-# Inductor leaves the convolutions to cuDNN and cuBLAS, and adds kernels of its own for
-# what stands between them: :recorded:`inductor_b64_launches` launches,
-# :recorded:`inductor_b64_us` microseconds. TensorRT, whose convolutions do the
-# elementwise work as well, needs :recorded:`tensorrt_b64_launches` launches and
+# The names show which kernels are a library's and which are generated. Inductor needs
+# :recorded:`inductor_b64_launches` launches and :recorded:`inductor_b64_us`
+# microseconds, TensorRT :recorded:`tensorrt_b64_launches` launches and
 # :recorded:`tensorrt_b64_us` microseconds.
 #
 # And the engine for all sizes? For a dynamic shape TensorRT-RTX has three strategies:

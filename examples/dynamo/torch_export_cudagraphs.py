@@ -508,8 +508,8 @@ pd.DataFrame(asked).fillna(0).astype(int)
 # %%
 # The table counts what the host asked for in one call. Without a graph it is one launch
 # per kernel. With ``whole``, and with the graph captured by hand, it is a single
-# launch, and copies. The default is the row that surprises: look at what the host still
-# launches there.
+# launch, and copies. Compare what the host still
+# launches with the default.
 #
 # .. note::
 #
@@ -659,7 +659,7 @@ error = check(lambda _: replay(), network, (fresh,), (x,), 2e-2, "in place")
 
 # %%
 # ``enable_cudagraphs`` copies your input into its own buffer and its answer out of it,
-# so that neither happens. That is what the copies in the table above are.
+# so that neither happens.
 #
 # **Others use the GPU.** While one thread captures, an allocation in another one ends
 # the capture, unless it is told to mind its own thread only. **The work depends on the
