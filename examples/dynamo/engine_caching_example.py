@@ -837,7 +837,9 @@ class SharedCache(BaseEngineCache):
 
 # %%
 # Four processes write and read one entry of each cache for two seconds. Every blob ends
-# with its own checksum, so that a reader knows a whole one.
+# with its own checksum, so that a reader knows a whole one. The library's cache gets
+# more room than they can fill: when it is full, a process removes what the others are
+# writing at that moment, and their ``save`` ends in a ``FileNotFoundError``.
 
 # Output varies: counts of processes that race.
 
@@ -860,7 +862,7 @@ def hammer(cache):
 
 
 caches = {
-    "library": DiskEngineCache(str(folder / "raced"), 10**9),
+    "library": DiskEngineCache(str(folder / "raced"), 10**12),
     "shared": SharedCache(folder / "shared", b"a secret of the service"),
 }
 for name, cache in caches.items():
