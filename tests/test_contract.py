@@ -649,12 +649,24 @@ def test_columns_of_a_benchmark_table(broken):
     assert "Write 'compile_s'" in problem
     [problem] = broken(cells("t = {}\nt['latency_mss']"))
     assert "Write 'latency_ms'" in problem
+    [problem] = broken(cells("t = {}\nt.latncy_ms"))
+    assert "Write 'latency_ms'" in problem
     for fine in [
+        "t.compile",
         "{'model': 1, 'error': 2, 'errors': 3}",
         "t['latency_ms']",
         "t['name']",
     ]:
         assert broken(cells(f"t = {{}}\nrow = {fine}")) == []
+
+
+def test_a_column_under_another_name(broken):
+    ours = "results = 1\nt = results\n"
+    code = "t.rename(columns={'latency_ms': 'latency'})"
+    [problem] = broken(cells(ours + code))
+    assert "'latency_ms' of the benchmark table gets another name" in problem
+    assert broken(cells(f"{ours}t.rename(columns={{'name': 'engine'}})")) == []
+    assert broken(cells("t = {}\n" + code)) == []
 
 
 def test_a_benchmark_table_without_the_ruler(broken):

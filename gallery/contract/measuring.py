@@ -221,13 +221,40 @@ def _columns(page: Page) -> Iterator[Problem]:
             close = difflib.get_close_matches(word, COLUMNS, n=1, cutoff=0.75)
             if word not in COLUMNS and close and close[0] not in exact:
                 yield _misspelt(word, line, close[0])
-    for node in page.nodes(ast.Subscript):
-        key = node.slice
-        if isinstance(key, ast.Constant) and isinstance(key.value, str):
-            distinct = [column for column in COLUMNS if "_" in column]
-            close = difflib.get_close_matches(key.value, distinct, n=1, cutoff=0.85)
-            if close and key.value not in COLUMNS:
-                yield _misspelt(key.value, node.lineno, close[0])
+    distinct = [column for column in COLUMNS if "_" in column]
+    for word, line, cutoff in _columns_asked(page):
+        close = difflib.get_close_matches(word, distinct, n=1, cutoff=cutoff)
+        if close and word not in COLUMNS:
+            yield _misspelt(word, line, close[0])
+    yield from _renamed(page)
+
+
+def _columns_asked(page: Page) -> Iterator[tuple[str, int, float]]:
+    """Words that may name a column, their lines, and how near to one they must be."""
+    for node in page.nodes(ast.Subscript, ast.Attribute):
+        if isinstance(node, ast.Attribute):
+            yield node.attr, node.lineno, 0.9  # `compile` is no column
+        elif isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str):
+            yield node.slice.value, node.lineno, 0.85
+
+
+def _renamed(page: Page) -> Iterator[Problem]:
+    """Columns of the ruler's table under another name: the results would lack them."""
+    for node in page.calls("rename"):
+        if _root(node.func) not in _tables(page):
+            continue
+        words = [word for part in node.keywords for word in _keys(part.value)]
+        for word, line in words:
+            if word in COLUMNS:
+                yield Problem(
+                    line,
+                    f"The column {word!r} of the benchmark table gets another name, "
+                    "and the results page looks for this one. Leave it.",
+                )
+
+
+def _keys(node: ast.AST) -> list[tuple[str, int]]:
+    return _words(node) if isinstance(node, ast.Dict) else []
 
 
 def _words(node: ast.AST) -> list[tuple[str, int]]:
