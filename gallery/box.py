@@ -42,7 +42,7 @@ def _warning(title: str, text: str) -> str:
 def provenance(tutorial: Tutorial) -> str:
     """A line that names GPU, compiler and day, and unfolds to all that is known."""
     parts = []
-    title = "Not recorded on a GPU yet"
+    title = "What builds without a GPU"
     if tutorial.recording is not None:
         facts = tutorial.recording.provenance
         gpu = rst_escaped(facts["gpu"])
