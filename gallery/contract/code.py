@@ -37,6 +37,10 @@ MORE_CODE_LINES = {
     "mutable_torchtrt_module_example": 310,
     # Its experiments run in processes of their own, whose programs are strings.
     "weight_streaming_example": 335,
+    # Five formats; what loads them, in Python and in C++, are strings in the script.
+    "save_load_deploy_example": 416,
+    # An engine, a set and profiles over all lengths; eight errors brought about.
+    "dynamic_shapes_example": 343,
 }
 MAX_LINES = 30  # of a cell, and of a function
 # What `pip install torch-tensorrt-rtx` brings along.

@@ -43,7 +43,8 @@ COMPILERS = {
 # Classes that take their arguments as ``**kwargs``: from their docstrings.
 BY_HAND = {
     "Input": ["shape", "min_shape", "opt_shape", "max_shape", "profiles", "dtype"]
-    + ["format", "tensor_domain", "torch_tensor", "name", "is_shape_tensor"],
+    + ["format", "tensor_domain", "torch_tensor", "name", "is_shape_tensor"]
+    + ["shared_dims"],
     "Device": ["gpu_id", "dla_core", "allow_gpu_fallback"],
 }
 
