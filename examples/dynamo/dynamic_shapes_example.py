@@ -15,7 +15,7 @@ At a glance
   :recorded:`set_over_dynamic_96` of the dynamic engine's time at 96 tokens and
   :recorded:`set_over_dynamic_16` at 16, where most of the work is padding.
 - They hold :recorded:`set_mib` MiB, the dynamic engine :recorded:`dynamic_mib` MiB.
-- Where the length hardly varies, take a static engine: a range can only cost.
+- Where the length never varies, neither is needed: an engine for that one shape.
 
 What you will learn
 -------------------
@@ -102,8 +102,9 @@ class SentenceEncoder(torch.nn.Module):
 encoder = SentenceEncoder(bert).eval().to(device, dtype)
 
 # %%
-# ``Input`` declares the range: the least shape, the largest, and the one to optimize
-# for. Only the second dimension differs, so only the length is dynamic.
+# ``Input`` declares the range: the least shape, the largest, and ``opt``, the one to
+# optimize for. The example with which the model is exported has that shape as well.
+# Only the second dimension differs, so only the length is dynamic.
 #
 # Ids and mask always have the same length. ``shared_dims`` gives the second dimension
 # of both one name, and with it one symbol in the exported graph. What happens without
@@ -129,8 +130,8 @@ dynamic = ahead(encoder, inputs)
 print("Parts:", [name for name, _ in dynamic.named_children()])
 
 # %%
-# One part, one engine: nothing stays in PyTorch. Here it is at three lengths that no
-# one has named before. A batch has one full row, and shorter ones that are padded.
+# One part, one engine: nothing stays in PyTorch. Here it is at three lengths. A batch
+# has one full row, and shorter ones that are padded.
 
 
 def batch(length):
@@ -613,8 +614,8 @@ for length in (LOW, 65, 200):
 # pad with rows, and cut them off the answer. Batch norm in evaluation and layer norm
 # keep rows apart; batch norm in training does not.
 #
-# Is a dynamic engine slower because it does more, or because it launches more? The
-# profiler counts the kernels of one call and adds up the time that they take.
+# Back to the static and the dynamic engine: do they run the same kernels? The profiler
+# counts those of one call, and adds up the time that they take.
 
 # Needs a GPU: it counts kernels.
 # Output varies: times.
@@ -790,7 +791,8 @@ print(f"marked_waits_s = {waited['mark_dynamic'][0]:.1f}")
 
 # %%
 # By default two calls wait, :recorded:`default_waits_s` s. With ``mark_dynamic`` it is
-# one, :recorded:`marked_waits_s` s. Ahead of time no call waits for a build.
+# one, :recorded:`marked_waits_s` s. Ahead of time no call waits for a build; on
+# TensorRT-RTX a first call still makes kernels.
 #
 # ``opt`` is the length of the call for which a graph is made, so let the first call
 # have the length that matters.
@@ -913,8 +915,9 @@ for count in (1, 2):
     attempt(lambda x: print(relative_error(from_one(x), head(x))), value)
 
 # %%
-# What counts is what the engine does with one row. Where it refuses, pad to two rows,
-# or compile one static engine more.
+# The warning says that the engine begins at 2, the dry run that it begins at 1. What
+# counts is what the engine does with one row. Where it refuses, pad to two rows, or
+# compile one static engine more.
 #
 # **opt outside the range.** ``Input`` takes any three shapes. Export is what complains,
 # because ``opt`` is its example.
@@ -1033,10 +1036,10 @@ if done.returncode:
     print(done.stderr.splitlines()[-1])
 
 # %%
-# Behind a server, decide by the lengths that you see. Few distinct ones: a static
-# engine for each. Many: the set, with sizes near the most common lengths, if memory
-# allows; else the dynamic engine, with ``opt`` at the most common one. Warm up every
-# length or size before the first request.
+# Behind a server, count the lengths that you see. Few distinct ones: a static engine
+# for each. Many: this page's table says what the set and the dynamic engine take at
+# each of them. Put the set's sizes, or ``opt``, at the most common lengths, and call
+# every one of them once before the first request.
 #
 # Exercise
 # --------
@@ -1046,8 +1049,8 @@ if done.returncode:
 #
 # Takeaways
 # ---------
-# - A range costs: at 8x128 the dynamic engine takes :recorded:`dynamic_over_static`
-#   times as long as a static one.
+# - At 8x128, the shape that it was optimized for, the dynamic engine takes
+#   :recorded:`dynamic_over_static` times as long as a static one.
 # - Three static engines and padding take :recorded:`set_over_dynamic_96` of its time at
 #   96 tokens, :recorded:`set_over_dynamic_16` at 16, and :recorded:`set_mib` MiB in
 #   place of :recorded:`dynamic_mib`.
