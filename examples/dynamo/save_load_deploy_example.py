@@ -56,6 +56,7 @@ import io
 import logging
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -117,8 +118,9 @@ print(names(compiled(images)))
 # A fresh process
 # ---------------
 # Whether a file is any good shows in a process that knows nothing else. This program
-# takes the seconds of each step, and leaves its answer in a file. The last argument
-# says whether it imports Torch-TensorRT, which matters further down.
+# takes the seconds of each step (``begin_s`` holds the imports and the start of CUDA),
+# and leaves its answer in a file. The last argument says whether it imports
+# Torch-TensorRT, which matters further down.
 LOADER = """
 import sys, time
 start = time.perf_counter()
@@ -126,8 +128,8 @@ import torch
 kind, file, imports = sys.argv[1:]
 if imports == "yes":
     import torch_tensorrt
-times = {"import_s": time.perf_counter() - start}
 images = torch.load("images.pt").cuda()
+times = {"begin_s": time.perf_counter() - start}
 start = time.perf_counter()
 if kind == "package":
     model = torch._inductor.aoti_load_package(file)
@@ -168,11 +170,10 @@ def load_elsewhere(kind, file, imports="yes"):
     """Seconds of a fresh process that loads a file. RuntimeError says why it failed."""
     code, said, errors = process(sys.executable, "loader.py", kind, file, imports)
     if code:
-        reasons = [
-            line for line in errors.splitlines() if "rror" in line or "type" in line
-        ]
-        raise RuntimeError(f"exit status {code}: {(reasons or ['no word'])[-1]}")
-    steps = ("import_s", "load_s", "first_call_s")
+        reason = re.search(r"\w+Error: \S.*\n?.*|Unknown type name.*", errors)
+        reason = " ".join((reason[0] if reason else errors).split())
+        raise RuntimeError(f"exit status {code}: {reason}")
+    steps = ("begin_s", "load_s", "first_call_s")
     return dict(zip(steps, map(float, said.split("times")[-1].split())))
 
 
@@ -680,9 +681,9 @@ except Exception as refused:
 # ``dynamic_shapes`` with one ``torch.export.Dim`` for all of them.
 
 # Needs a GPU: saving traces the engine, which runs.
-torch_tensorrt.save(ranged, f"{folder}/fixed.pt2", arg_inputs=[images])
-fixed = torch_tensorrt.load(f"{folder}/fixed.pt2").module()
 try:
+    torch_tensorrt.save(ranged, f"{folder}/fixed.pt2", arg_inputs=[images])
+    fixed = torch_tensorrt.load(f"{folder}/fixed.pt2").module()
     print("batch 5:", tuple(fixed(five).shape))
 except Exception as refused:
     print("batch 5:", told(refused))
@@ -778,7 +779,8 @@ if compiler:
 else:
     print("No g++ here, so the C++ program is not built.")
 built = (folder / "run").exists()
-print(f"cpp_build_s = {time.perf_counter() - start:.0f}" if built else "")
+if built:
+    print(f"cpp_build_s = {time.perf_counter() - start:.0f}")
 
 # %%
 # What to ship
@@ -812,6 +814,7 @@ print(f"cpp_libraries = {len(libraries)}")
 print(f"raw_mb = {raw.sum():.0f}")
 libraries.rename(lambda file: file.name).head(10).round(0)
 
+# %%
 # In Python all of the packages come along, whatever the model uses of them.
 
 # Figure: C++ needs :recorded:`cpp_mb` MB of libraries, a raw engine :recorded:`raw_mb`.
