@@ -828,6 +828,7 @@ axis = pd.Series(bars).plot.barh(figsize=(7, 2), width=0.6)
 axis.bar_label(axis.containers[0], fmt="{:,.0f}", padding=3)
 axis.set(xlabel="MB to ship, without the model and the driver")
 axis.margins(x=0.15)
+plt.tight_layout()
 plt.show()
 
 # %%

@@ -38,9 +38,11 @@ MORE_CODE_LINES = {
     # Its experiments run in processes of their own, whose programs are strings.
     "weight_streaming_example": 335,
     # Five formats; what loads them, in Python and in C++, are strings in the script.
-    "save_load_deploy_example": 423,
+    "save_load_deploy_example": 424,
     # An engine, a set and profiles over all lengths; eight errors brought about.
     "dynamic_shapes_example": 343,
+    # A model of its own, five converters, and an experiment for each trap.
+    "converter_overloading": 361,
 }
 MAX_LINES = 30  # of a cell, and of a function
 # What `pip install torch-tensorrt-rtx` brings along.
