@@ -43,6 +43,8 @@ MORE_CODE_LINES = {
     "dynamic_shapes_example": 343,
     # A model of its own, five converters, and an experiment for each trap.
     "converter_overloading": 359,
+    # Two ways to convert a body, a proof over all sizes, and a program of its own.
+    "auto_generate_converters": 301,
 }
 MAX_LINES = 30  # of a cell, and of a function
 # What `pip install torch-tensorrt-rtx` brings along.
