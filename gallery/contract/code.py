@@ -40,9 +40,11 @@ MORE_CODE_LINES = {
     # Five formats; what loads them, in Python and in C++, are strings in the script.
     "save_load_deploy_example": 424,
     # An engine, a set and profiles over all lengths; eight errors brought about.
-    "dynamic_shapes_example": 343,
+    "dynamic_shapes_example": 353,
+    # Three ways for one kernel, each whole; a program that loads files is a string.
+    "custom_kernel_plugins": 321,
     # A model of its own, five converters, and an experiment for each trap.
-    "converter_overloading": 359,
+    "converter_overloading": 360,
     # Two ways to convert a body, a proof over all sizes, and a program of its own.
     "auto_generate_converters": 301,
 }
