@@ -17,7 +17,7 @@ At a glance
   times the time of the engines without it. Without a CUDA graph the two were measured
   in turns: :recorded:`host_ratio` (:recorded:`host_ratio_range`).
 - Over the best that PyTorch does alone the speedup is :recorded:`speedup_32` for 32
-  molecules and :recorded:`speedup_1` for one.
+  molecules and :recorded:`speedup_4` for four.
 - Its work grows with the square of the batch. At 128 molecules it takes
   :recorded:`ratio_128` times as long as PyTorch's own kernel. Its *validator* keeps it
   to small batches.
@@ -575,7 +575,7 @@ def plot_ready(table):
 # Fresh molecules, with other neighbours, so another index.
 
 # Output varies: sums in float16 depend on their order.
-tolerance = 1e-2 if on_gpu else 1e-4
+tolerance = 2e-2 if on_gpu else 1e-4
 error = check(before, model, fresh, inputs, tolerance, "index_add in PyTorch")
 error = check(after, model, fresh, inputs, tolerance, "converter")
 
@@ -655,7 +655,7 @@ print(f"model_limit_us = {counter.get_total_flops() / tflops / 1e6:.1f}")
 print(f"tables_us = {added / tflops / 1e6:.1f}")
 
 # %%
-# Then every way to run it, for one molecule and for 32.
+# Then every way to run it, for four molecules and for 32.
 
 # Needs a GPU: it measures.
 # Output varies: it prints timings.
@@ -677,7 +677,7 @@ def measured(count):
     return rows
 
 
-table = results(measured(1) + measured(32))
+table = results(measured(4) + measured(32))
 table.round(4)
 
 # %%
@@ -692,7 +692,7 @@ turns = in_turns(
 ratio = turns.after / turns.before
 print(f"host_ratio = {ratio.median():.2f}")
 print(f"host_ratio_range = {ratio.min():.2f} to {ratio.max():.2f}")
-for count in (1, 32):
+for count in (4, 32):
     here = table[table["shape"] == f"{count} molecules"].set_index("backend")
     converter = here.loc["TensorRT, converter, CUDA graph"]
     print(f"speedup_{count} = {converter.speedup:.2f}")
@@ -700,18 +700,18 @@ for count in (1, 32):
     print(f"graph_ratio_{count} = {converter.latency_ms / gaps:.2f}")
 
 # %%
-# In a CUDA graph the converter takes :recorded:`graph_ratio_1` times the time of the
-# engines without it for one molecule, and :recorded:`graph_ratio_32` times for 32.
+# In a CUDA graph the converter takes :recorded:`graph_ratio_4` times the time of the
+# engines without it for four molecules, and :recorded:`graph_ratio_32` times for 32.
 # Without a CUDA graph, for 32, it takes :recorded:`host_ratio` times
 # (:recorded:`host_ratio_range` in ten rounds). The speedup over the best that PyTorch
-# does alone is :recorded:`speedup_1` and :recorded:`speedup_32`. The products with the
+# does alone is :recorded:`speedup_4` and :recorded:`speedup_32`. The products with the
 # tables are worth :recorded:`tables_us` µs at the GPU's best rate, all else in the
 # model :recorded:`model_limit_us` µs.
 
 # Needs a GPU: it draws what was measured.
 # Output varies: it draws timings.
-# Figure: Ready and latency; the converter's speedup is :recorded:`speedup_1` for one
-#   molecule and :recorded:`speedup_32` for 32.
+# Figure: Ready and latency; the converter's speedup is :recorded:`speedup_4` for four
+#   molecules and :recorded:`speedup_32` for 32.
 plot_ready(table)
 
 # %%
@@ -944,7 +944,8 @@ for layer in (nn.ReLU(), nn.Linear(WIDTH, WIDTH)):
             print(layer, "- no error")
         except RuntimeError as error:
             print(layer, "-", str(error).partition("\n")[0])
-            print("TensorRT's log:", told[-1].partition("]: ")[2].partition(" In ")[0])
+            for line in told[-1:]:
+                print("TensorRT's log:", line.partition("]: ")[2].partition(" In ")[0])
 
 # %%
 # The exception says little; the line in TensorRT's log names the layer and both types.
@@ -1080,9 +1081,9 @@ print(done.stdout.strip() if done.returncode == 0 else done.stderr[-500:])
 # - A gap costs an engine. Here :recorded:`engines_before` became
 #   :recorded:`engines_after`, and :recorded:`launches_before` launches
 #   :recorded:`launches_after`.
-# - In a CUDA graph that was worth :recorded:`graph_ratio_1` for one molecule and
-#   :recorded:`graph_ratio_32` for 32, as the converter's time over that without it;
-#   without a graph :recorded:`host_ratio`.
+# - The converter's time over that of the engines with gaps is, in a CUDA graph,
+#   :recorded:`graph_ratio_4` for four molecules and :recorded:`graph_ratio_32` for 32,
+#   and without one :recorded:`host_ratio`.
 # - Let the validator refuse what the converter does badly: at 128 molecules the sum
 #   takes :recorded:`ratio_128` times PyTorch's.
 #
