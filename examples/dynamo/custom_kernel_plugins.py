@@ -947,12 +947,13 @@ print("known" if hasattr(torch.ops.gallery, "gated") else "not known")
 
 
 def load_elsewhere(file, kind, example):
-    """How a fresh process ends that loads a file: its exit code, and its last line."""
+    """How a fresh process ends that loads a file: its exit code, and what it says."""
     command = [sys.executable, "-c", LOAD, file, kind, example]
     limits = {"capture_output": True, "text": True, "timeout": 120}
     ended = subprocess.run(command, **limits)
-    told = (ended.stdout.strip() or ended.stderr.strip() or "silence").splitlines()[-1]
-    return f"exit code {ended.returncode}, {told[:150]}"
+    lost = re.search(r"We failed to resolve \S+ to an operator", ended.stderr)
+    lines = (ended.stdout.strip() or ended.stderr.strip() or "silence").splitlines()
+    return f"exit code {ended.returncode}, {lost[0] if lost else lines[-1][:120]}"
 
 
 # %%

@@ -42,7 +42,7 @@ MORE_CODE_LINES = {
     # An engine, a set and profiles over all lengths; eight errors brought about.
     "dynamic_shapes_example": 353,
     # Three ways for one kernel, each whole; a program that loads files is a string.
-    "custom_kernel_plugins": 321,
+    "custom_kernel_plugins": 322,
     # A model of its own, five converters, and an experiment for each trap.
     "converter_overloading": 360,
     # Two ways to convert a body, a proof over all sizes, and a program of its own.
