@@ -514,7 +514,7 @@ assert not wrong_sizes(gate_kernel, dtype)
 # without data have the right shape, does it change its inputs, can it be exported?
 
 pair = torch.randn(2, 3, 1013, device=device, dtype=dtype)
-print(torch.library.opcheck(gated, tuple(pair)))
+print(torch.library.opcheck(gated, tuple(pair), raise_exception=False))
 
 # %%
 # The first way: leave it in PyTorch
