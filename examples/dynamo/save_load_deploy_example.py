@@ -63,6 +63,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 logging.disable(logging.WARNING)
@@ -77,7 +78,6 @@ from sklearn.datasets import load_sample_image
 from torchvision.models import EfficientNet_B0_Weights
 
 torch.set_grad_enabled(False)
-torch.manual_seed(0)
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 dtype = torch.float16 if device.type == "cuda" else torch.float32
 rtx = torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx
@@ -149,23 +149,19 @@ print("times", *times.values())
 torch.save(images.cpu(), folder / "images.pt")
 
 # %%
-# All programs of this page are started by this function.
+# All programs of this page are started by ``process``.
 
 
 def process(*command, **options):
     """Run a program in the folder; its exit status, and what it printed."""
     options |= {"capture_output": True, "text": True, "timeout": 200}
-    done = subprocess.run(list(map(str, command)), cwd=folder, **options)
+    try:
+        done = subprocess.run(list(map(str, command)), cwd=folder, **options)
+    except subprocess.TimeoutExpired:
+        return "none", "", "It did not end."
     return done.returncode, done.stdout, done.stderr
 
 
-# %%
-# ``torch.export.load`` is PyTorch's own. The file is an *exported program*: a graph
-# that holds a call of the engine, and the engine.
-
-
-# Needs a GPU: an engine runs nowhere else.
-# Output varies: seconds.
 def load_elsewhere(kind, file, imports="yes"):
     """Seconds of a fresh process that loads a file. RuntimeError says why it failed."""
     code, said, errors = process(sys.executable, "loader.py", kind, file, imports)
@@ -177,6 +173,12 @@ def load_elsewhere(kind, file, imports="yes"):
     return dict(zip(steps, map(float, said.split("times")[-1].split())))
 
 
+# %%
+# ``torch.export.load`` is PyTorch's own. The file is an *exported program*: a graph
+# that holds a call of the engine, and the engine.
+
+# Needs a GPU: an engine runs nowhere else.
+# Output varies: seconds.
 here = compiled(images).cpu()
 seconds = load_elsewhere("program", "program.pt2")
 answer = torch.load(folder / "program-answer.pt")
@@ -1018,17 +1020,12 @@ for name, changes in RECORDS.items():
 # Needs a GPU: only a GPU can accept or refuse an engine.
 # Output varies: the answer names the GPU.
 print("saved on", record[2], "any GPU allowed:", record[6])
-pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-children = {
-    name: subprocess.Popen(
-        [sys.executable, "try.py", f"{name}.pickle"], cwd=folder, **pipes
-    )
-    for name in RECORDS
-}
-for name, child in children.items():
-    said, errors = child.communicate(timeout=200)
+with ThreadPoolExecutor() as pool:
+    commands = [(sys.executable, "try.py", f"{name}.pickle") for name in RECORDS]
+    ends = list(pool.map(lambda command: process(*command), commands))
+for name, (code, said, errors) in zip(RECORDS, ends):
     logged = [line for line in errors.splitlines() if "ERROR" in line or "[E]" in line]
-    print(f"{name}: exit status {child.returncode}:", said.strip() or "no word")
+    print(f"{name}: exit status {code}:", said.strip() or "no word")
     print(*logged[:1])
 
 # %%
