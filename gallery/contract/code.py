@@ -38,9 +38,9 @@ MORE_CODE_LINES = {
     # Its experiments run in processes of their own, whose programs are strings.
     "weight_streaming_example": 335,
     # Five formats; what loads them, in Python and in C++, are strings in the script.
-    "save_load_deploy_example": 424,
+    "save_load_deploy_example": 421,
     # An engine, a set and profiles over all lengths; eight errors brought about.
-    "dynamic_shapes_example": 353,
+    "dynamic_shapes_example": 356,
     # Three ways for one kernel, each whole; a program that loads files is a string.
     "custom_kernel_plugins": 322,
     # A model of its own, five converters, and an experiment for each trap.
@@ -49,7 +49,7 @@ MORE_CODE_LINES = {
     "auto_generate_converters": 301,
     # A detector written down step by step, three repairs, a second detector that is
     # trained, and threads in processes of their own, whose program is a string.
-    "repairing_fallback_example": 449,
+    "repairing_fallback_example": 451,
 }
 MAX_LINES = 30  # of a cell, and of a function
 # What `pip install torch-tensorrt-rtx` brings along.
