@@ -40,7 +40,7 @@ MORE_CODE_LINES = {
     # Five formats; what loads them, in Python and in C++, are strings in the script.
     "save_load_deploy_example": 421,
     # An engine, a set and profiles over all lengths; eight errors brought about.
-    "dynamic_shapes_example": 356,
+    "dynamic_shapes_example": 357,
     # Three ways for one kernel, each whole; a program that loads files is a string.
     "custom_kernel_plugins": 322,
     # A model of its own, five converters, and an experiment for each trap.
@@ -49,7 +49,7 @@ MORE_CODE_LINES = {
     "auto_generate_converters": 301,
     # A detector written down step by step, three repairs, a second detector that is
     # trained, and threads in processes of their own, whose program is a string.
-    "repairing_fallback_example": 451,
+    "repairing_fallback_example": 452,
 }
 MAX_LINES = 30  # of a cell, and of a function
 # What `pip install torch-tensorrt-rtx` brings along.
