@@ -840,10 +840,10 @@ def ahead_of_time():
 
 
 # %%
-# Both are tried here, whatever the flavor. The recording on this page was made with
-# TensorRT-RTX, which has no plugins, so both are refused: **neither plugin has been
-# recorded**. That takes standard TensorRT. With it the same cell builds them, checks
-# them and tells how long a call takes.
+# Both are tried here, whatever the flavor. This page is recorded with TensorRT-RTX,
+# which has no plugins, so both are refused: **neither plugin is recorded**, and the code
+# for them has not run. That takes standard TensorRT. With it the same cell builds them,
+# checks them and tells how long a call takes.
 
 # Output varies: it depends on the flavor, and prints timings.
 for make in (just_in_time, ahead_of_time):
@@ -875,8 +875,7 @@ for make in (just_in_time, ahead_of_time):
 #      - Converter
 #      - Plugin
 #    * - Take it when
-#      - the operator comes seldom, or calls run in a CUDA graph anyway; or it changes
-#        often
+#      - the operator comes seldom, or it still changes often
 #      - TensorRT's layers can say it; neighbors should fuse
 #      - they cannot, and breaks cost too much
 #    * - You write
@@ -896,8 +895,8 @@ for make in (just_in_time, ahead_of_time):
 #      - both
 #      - standard TensorRT alone
 #    * - Outside Python
-#      - the engines do, the operator between them does not, except in a package of
-#        AOTInductor (below)
+#      - the engines do, the operator between them does not. A package of AOTInductor is
+#        tried below
 #      - yes, as a file for TensorRT alone
 #      - just in time: no, TensorRT calls Python. Ahead of time: `yes
 #        <https://docs.pytorch.org/TensorRT/tutorials/_rendered_examples/dynamo/aot_plugin.html>`__,
@@ -957,8 +956,9 @@ def load_elsewhere(file, kind, example):
 
 
 # %%
-# The third file is a *package* of AOTInductor: what stays in PyTorch is compiled, our
-# kernel included, because a ``triton_op`` shows it. It can be loaded from C++.
+# The third file is to be a *package* of AOTInductor, for C++ as well: what stays in
+# PyTorch is compiled, and a ``triton_op`` shows it our kernel. Does that file answer
+# where the operator is not known?
 
 # Needs a GPU: it loads engines.
 # Output varies: what a process says last.
