@@ -46,10 +46,12 @@ MORE_CODE_LINES = {
     # A model of its own, five converters, and an experiment for each trap.
     "converter_overloading": 360,
     # Two ways to convert a body, a proof over all sizes, and a program of its own.
-    "auto_generate_converters": 305,
+    "auto_generate_converters": 307,
     # A detector written down step by step, three repairs, a second detector that is
     # trained, and threads in processes of their own, whose program is a string.
     "repairing_fallback_example": 455,
+    # Two models, a search for the operator, twelve recipes, four errors brought about.
+    "mixed_precision_example": 397,
 }
 MAX_LINES = 30  # of a cell, and of a function
 # What `pip install torch-tensorrt-rtx` brings along.
