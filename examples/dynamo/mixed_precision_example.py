@@ -661,8 +661,8 @@ depth = pd.DataFrame(
 )
 
 # %%
-# The stream is right until something goes wrong for good. A curve that jumps is an
-# overflow; a curve that climbs slowly is rounding.
+# How to read it: rounding lifts a curve slowly, an overflow makes it jump. Errors below
+# ``1e-6`` are drawn there.
 
 # Output varies: it depends on the training.
 # Figure: The errors behind each block. In eager float16 the error against float32 is
@@ -899,7 +899,8 @@ def behind_blocks(dtype):
     for part in network.modules():
         if type(part).__name__ == "MBConvBlock":
             part.register_forward_hook(lambda *given: values.append(given[-1]))
-    return [*values, network(photo.to(dtype))]
+    answer = network(photo.to(dtype))  # the hooks fill `values`
+    return [*values, answer]
 
 
 exact_blocks = behind_blocks(torch.float32)

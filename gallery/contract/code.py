@@ -53,7 +53,7 @@ MORE_CODE_LINES = {
     # trained, and threads in processes of their own, whose program is a string.
     "repairing_fallback_example": 455,
     # Two models, a search for the operator, twelve recipes, four errors brought about.
-    "mixed_precision_example": 397,
+    "mixed_precision_example": 398,
 }
 MAX_LINES = 30  # of a cell, and of a function
 # What `pip install torch-tensorrt-rtx` brings along.
