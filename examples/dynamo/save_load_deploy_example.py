@@ -985,9 +985,8 @@ class Pickled:
         return _TRTEngine._reconstruct_trt_engine, (self.fields,)
 
 
-release = [int(part) % 256 for part in trt.__version__.split(".")]
-older = bytes([release[0], release[1] - 1, *release[2:]])
-release = bytes(release)
+release = bytes(int(part) % 256 for part in trt.__version__.split("."))
+older = bytes([release[0], max(release[1] - 1, 0), 0, 0])
 print("TensorRT's release stands at byte", engine.find(release))
 text = base64.b64encode(engine.replace(release, older, 1)).decode()
 blackwell = "0%12%0%0%NVIDIA GeForce RTX 5090"
@@ -1096,7 +1095,8 @@ except ValueError as refused:
 #      - package
 #
 # The first allows graph breaks in Python code. The others need a model that
-# ``torch.export`` captures whole.
+# ``torch.export`` captures whole. ONNX is another road to a raw engine, through
+# TensorRT's own parser; Torch-TensorRT takes no part in it.
 #
 # Take it to production
 # ---------------------
@@ -1147,6 +1147,7 @@ except ValueError as refused:
 # - Save with the ``Input`` that compiled the model, or the file takes one size only.
 # - C++ needs :recorded:`cpp_mb` MB of libraries, and :recorded:`cpp_ready_s` s from the
 #   package to the first answer. A raw engine needs :recorded:`raw_mb` MB.
-# - A saved module is for the compute capability, system and release that made it.
+# - A saved module is for the compute capability, system and release that made it;
+#   ``hardware_compatible=True`` writes into it that other GPUs may try.
 
 # sphinx_gallery_tags = ["deployment", "C++", "AOTInductor", "torch.export"]
