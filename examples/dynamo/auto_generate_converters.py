@@ -596,7 +596,8 @@ class LayerByLayer(torch.fx.Interpreter):
 
     def call_function(self, target, args, kwargs):
         node = self.ctx.current_node
-        converter = DYNAMO_CONVERTERS[node][0]
+        converter, _, needs = DYNAMO_CONVERTERS[node]
+        self.ctx.requires_output_allocator |= needs.get("requires_output_allocator", 0)
         return converter(self.ctx, target, args, kwargs, f"{self.name}/{node.name}")
 
 

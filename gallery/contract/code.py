@@ -48,7 +48,7 @@ MORE_CODE_LINES = {
     # A model of its own, five converters, and an experiment for each trap.
     "converter_overloading": 360,
     # Two ways to convert a body, a proof over all sizes, and a program of its own.
-    "auto_generate_converters": 307,
+    "auto_generate_converters": 308,
     # A detector written down step by step, three repairs, a second detector that is
     # trained, and threads in processes of their own, whose program is a string.
     "repairing_fallback_example": 455,
