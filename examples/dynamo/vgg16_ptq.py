@@ -261,13 +261,13 @@ def to_engine(model, example):
 #
 # Not every layer has an eight-bit kernel on every GPU, and the flavors differ.
 # TensorRT-RTX says that it has no INT8 for activations. Rather than believe a list, we
-# ask: two layers, three recipes, in a process of its own, as a kernel that fails can
-# take its process along. It reports what the engine weighs (two bytes a weight is
-# float16, one is eight bits) and how far its answer is from the same rounding in
-# PyTorch.
+# ask: a large layer of each kind, and VGG's first and last with their few channels, in
+# processes of their own, as a kernel that fails can take its process along. They report
+# what the engine weighs (two bytes a weight is float16, one is eight bits) and how far
+# its answer is from the same rounding in PyTorch.
 
 PROBE = f"""
-import contextlib, copy, io
+import contextlib, copy, io, sys
 import modelopt.torch.quantization as mtq
 import torch, torch_tensorrt
 from modelopt.torch.quantization import extensions
@@ -275,49 +275,52 @@ from modelopt.torch.quantization.utils import export_torch_mode
 extensions.get_cuda_ext.extension = extensions.get_cuda_ext_fp8.extension = None
 {inspect.getsource(quantized)}
 {inspect.getsource(to_engine)}
-def probe(layer, example, config):
-    twin = quantized(layer, config, example)
+def probe(layer, example):
+    twin = quantized(layer, getattr(mtq, sys.argv[1]), example)
     engine = to_engine(twin, example)
     (part,) = (p for p in engine.modules() if hasattr(p, "serialized_engine"))
-    size = len(part.serialized_engine) / layer.weight.numel()
     with torch.no_grad():
         error = ((engine(example) - twin(example)).norm() / twin(example).norm()).item()
-    told = f"{{size:.2f}} bytes a weight" if error < 0.1 else "wrong answer"
-    return f"{{told}}, relative error {{error:.1e}}"
-layers = dict(linear=torch.nn.Linear(4096, 4096), conv=torch.nn.Conv2d(512, 512, 3))
-inputs = dict(linear=torch.randn(16, 4096), conv=torch.randn(16, 512, 16, 16))
-configs = dict(fp8=mtq.FP8_DEFAULT_CFG, int8_weights=mtq.INT8_WEIGHT_ONLY_CFG)
-configs["int8"] = mtq.INT8_DEFAULT_CFG
-for recipe, config in configs.items():
-    for name, layer in layers.items():
-        try:
-            told = probe(layer.half().cuda(), inputs[name].half().cuda(), config)
-        except Exception as error:
-            told = "refused: " + str(error).strip().splitlines()[0]
-        print(f"{{recipe}}_{{name}} = {{told}}", flush=True)
+    weights = layer.weight.numel()
+    size = f"{{len(part.serialized_engine) / weights:.2f}} bytes a weight, "
+    told = "right, " if error < 0.1 else "wrong, "
+    return told + size * (weights > 1e6) + f"relative error {{error:.1e}}"
+linear, last = torch.nn.Linear(4096, 4096), torch.nn.Linear(4096, 10)
+conv, first = torch.nn.Conv2d(512, 512, 3), torch.nn.Conv2d(3, 64, 3)
+shapes = [(16, 4096), (16, 512, 16, 16), (16, 3, 32, 32), (16, 4096)]
+for layer, shape in zip((linear, conv, first, last), shapes):
+    try:
+        print(probe(layer.half().cuda(), torch.randn(shape).half().cuda()), flush=True)
+    except Exception as error:
+        print("refused:", str(error).strip().splitlines()[0], flush=True)
 """
 
 # %%
-# The program runs, and its lines are printed. What it did not answer because it ended
-# before says so.
+# A program for each recipe, side by side, and their lines are printed. What one did not
+# answer because it ended before says so.
 
 # Needs a GPU: the engines run.
 # Output varies: errors and messages do.
+configs = {
+    "fp8": "FP8_DEFAULT_CFG",
+    "int8_weights": "INT8_WEIGHT_ONLY_CFG",
+    "int8": "INT8_DEFAULT_CFG",
+}
 paths = os.pathsep.join([str(folder / "packages"), os.environ.get("PYTHONPATH", "")])
-done = subprocess.run(
-    ["timeout", "150", sys.executable, "-c", PROBE],
-    env=os.environ | {"PYTHONPATH": paths},
-    capture_output=True,
-    text=True,
-)
-told = dict(line.split(" = ", 1) for line in done.stdout.splitlines() if " = " in line)
-for recipe in ("fp8", "int8_weights", "int8"):
-    for kind in ("linear", "conv"):
-        name = f"{recipe}_{kind}"
-        told.setdefault(name, f"no answer, exit status {done.returncode}")
-        print(f"{name} = {told[name]}")
-reasons = [line for line in done.stderr.splitlines() if "Error Code" in line]
-print("TensorRT's own words:", *dict.fromkeys(reasons), sep="\n")
+way = {"env": os.environ | {"PYTHONPATH": paths}, "text": True}
+way |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+program = ["timeout", "150", sys.executable, "-c", PROBE]
+started = {n: subprocess.Popen([*program, c], **way) for n, c in configs.items()}
+told = {}
+for recipe, process in started.items():
+    answers, log = process.communicate()
+    words = ("right", "wrong", "refused")
+    lines = [line for line in answers.splitlines() if line.startswith(words)]
+    lines += [f"no answer, exit status {process.returncode}"] * 4
+    for kind, answer in zip(("linear", "conv", "first", "last"), lines):
+        told[recipe, kind] = answer
+        print(f"{recipe}_{kind} = {answer}")
+    print(*(line for line in log.splitlines() if "Error Code" in line), sep="\n")
 
 # %%
 # A linear layer in FP8: :recorded:`fp8_linear`. A convolution: :recorded:`fp8_conv`.
@@ -331,19 +334,20 @@ print("TensorRT's own words:", *dict.fromkeys(reasons), sep="\n")
 # layer in float16, and a convolution with INT8 activations is refused.
 #
 # What is refused here stays in float16 in what follows. A rule at the end of a recipe
-# leaves layers out: by their class, or by the quantizer's name, such as ``*36.*``.
+# leaves layers out: by their class, or by the quantizer's name, such as ``0.*``.
 
 # Needs a GPU: it needs the answers.
-classes_of = {"linear": "nn.Linear", "conv": "nn.Conv2d"}
-recipes_of = {"fp8": "FP8", "int8_weights": "INT8 weights", "int8": "INT8"}
-for short, recipe in recipes_of.items():
-    for kind, layer in classes_of.items():
-        if "bytes a weight" not in told[f"{short}_{kind}"]:
-            rule = {"quantizer_name": "*", "parent_class": layer, "enable": False}
-            taken[recipe]["quant_cfg"].append(rule)
-            print(f"{recipe}: {layer} stays in float16")
-if "bytes a weight" not in told["fp8_linear"] + told["fp8_conv"]:
-    raise SystemExit("No layer runs in FP8 on this GPU.")
+rules = {
+    "linear": {"quantizer_name": "*", "parent_class": "nn.Linear"},
+    "conv": {"quantizer_name": "*", "parent_class": "nn.Conv2d"},
+    "first": {"quantizer_name": "0.*"},
+    "last": {"quantizer_name": f"{len(half) - 1}.*"},
+}
+for short, recipe in zip(configs, taken):
+    for kind, rule in rules.items():
+        if not told[short, kind].startswith("right"):
+            taken[recipe]["quant_cfg"].append(rule | {"enable": False})
+            print(f"{recipe}: {kind} stays in float16")
 
 # %%
 # Now the whole network. A batch of 64 training digits calibrates it.
