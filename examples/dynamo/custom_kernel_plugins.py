@@ -841,9 +841,9 @@ def ahead_of_time():
 
 # %%
 # Both are tried here, whatever the flavor. This page is recorded with TensorRT-RTX,
-# which has no plugins, so both are refused: **neither plugin is recorded**, and the code
-# for them has not run. That takes standard TensorRT. With it the same cell builds them,
-# checks them and tells how long a call takes.
+# which has no plugins, so both are refused: **neither plugin is recorded**, and the
+# code for them has not run. That takes standard TensorRT. With it the same cell builds
+# them, checks them and tells how long a call takes.
 
 # Output varies: it depends on the flavor, and prints timings.
 for make in (just_in_time, ahead_of_time):
