@@ -18,7 +18,7 @@ At a glance
   :recorded:`kernel_ms` ms.
 - Generated plugins need standard TensorRT. TensorRT-RTX refuses them.
 - Not for operators without a body that TensorRT knows: an operator that is only a
-  kernel stays one (``custom_kernel_plugins``).
+  kernel stays one (:doc:`custom_kernel_plugins`).
 
 What you will learn
 -------------------
@@ -547,7 +547,8 @@ except ImportError as refused:
 #   and each size of the answer becomes a formula.
 # - An **implementation**, which calls the operator in Python from inside the engine and
 #   copies its answer. So the engine needs a Python process that has the operator. With
-#   a compiled implementation (*ahead of time*, ``custom_kernel_plugins``) it does not.
+#   a compiled implementation (*ahead of time*, :doc:`custom_kernel_plugins`) it does
+#   not.
 # - A **converter**, which adds the plugin as one layer.
 #
 # And three things are taken for granted: the answer has the dtype of the *first*
