@@ -12,9 +12,9 @@ At a glance
   images. The same weights in ``float16`` are right for :recorded:`accuracy_half_eager`
   in eager PyTorch, :recorded:`accuracy_half_inductor` with Inductor and
   :recorded:`accuracy_half_tensorrt` in an engine. Nobody raises an error.
-- One operator is at fault. With :recorded:`operators_in_float32` operators in
-  ``float32`` and the others in ``float16`` the engine is right for
-  :recorded:`accuracy_islands`, and takes :recorded:`mixed_ms` ms.
+- One operator is at fault, the square in the norms. With the norms in ``float32`` and
+  the rest in ``float16`` the engine is right for :recorded:`accuracy_islands`, and takes
+  :recorded:`mixed_ms` ms.
 - ``float32`` takes :recorded:`float32_ms` ms, TF32 :recorded:`tf32_ms`, ``bfloat16``
   :recorded:`bfloat16_ms`; an engine all in ``float16`` takes :recorded:`float16_ms`.
 - In mixed precision TensorRT is :recorded:`speedup_mixed` times as fast as the best
@@ -528,8 +528,8 @@ def plot_ready(table):
 
 
 # %%
-# Inductor holds what it fuses in ``float32`` registers and rounds at the end, so its
-# answer is a third one:
+# Inductor computes what it fuses in ``float32`` and rounds what it stores. So it is
+# asked as well:
 
 # Needs a GPU: Inductor makes kernels for it.
 # Output varies: it depends on the training.
@@ -830,8 +830,11 @@ print(f"operators_in_float32 = {mended.float32['enable_autocast, norms excluded'
 mended.fillna(0)
 
 # %%
-# ``use_fp32_acc`` adds up the products of ``float16`` matrices in ``float32``. It
-# touches matrix products alone, so it does nothing for a square in a norm. The check
+# ``enable_autocast`` with the norms excluded keeps :recorded:`operators_in_float32`
+# operators in ``float32``; its error is :recorded:`error_excluded`, and that of the
+# islands by hand :recorded:`error_islands`. ``use_fp32_acc`` puts casts around matrix
+# products, which then add up in ``float32``. It touches nothing else, so it does
+# nothing for a square in a norm. The check
 # with a control, for the mended engine against the mended model in PyTorch:
 
 # Output varies: it depends on the training.
@@ -1093,8 +1096,7 @@ with tempfile.TemporaryDirectory() as folder:
 # - The graph's types are the engine's types. An option that once set them is ignored:
 #   read the exported program.
 # - In ``float16`` the model is right for :recorded:`accuracy_half_tensorrt` of the
-#   digits; with :recorded:`operators_in_float32` operators in ``float32`` for
-#   :recorded:`accuracy_islands`.
+#   digits; with its norms in ``float32`` for :recorded:`accuracy_islands`.
 # - Errors behind each block find the layer, an interpreter finds the operator:
 #   :recorded:`first_operator` in :recorded:`first_module`.
 # - ``bfloat16`` has the range (error :recorded:`error_bfloat16`), ``float16`` the
