@@ -951,14 +951,20 @@ if code == 0:
 # anything has told PyTorch what an engine is. We load each file in a process that does
 # not import Torch-TensorRT. The exported program's pickle imports it by itself in 2.14.
 
+
 # Needs a GPU: it loads engines.
 # Output varies: which files there are.
-for kind in loads:
+def without_import(kind):
+    """What becomes of a file in a process that does not import Torch-TensorRT."""
     try:
         load_elsewhere(kind, FORMATS[kind][0], "no")
-        print(f"{kind}: loads without the import")
+        return f"{kind}: loads without the import"
     except RuntimeError as refused:
-        print(f"{kind}: {told(refused)}")
+        return f"{kind}: {told(refused)}"
+
+
+with ThreadPoolExecutor() as pool:
+    print(*pool.map(without_import, loads), sep="\n")
 
 # %%
 # The cure is ``import torch_tensorrt`` before the load, and in C++ the runtime's

@@ -38,7 +38,7 @@ MORE_CODE_LINES = {
     # Its experiments run in processes of their own, whose programs are strings.
     "weight_streaming_example": 335,
     # Five formats; what loads them, in Python and in C++, are strings in the script.
-    "save_load_deploy_example": 421,
+    "save_load_deploy_example": 423,
     # An engine, a set and profiles over all lengths; eight errors brought about.
     "dynamic_shapes_example": 357,
     # Three ways for one kernel, each whole; a program that loads files is a string.
