@@ -13,8 +13,8 @@ At a glance
   in eager PyTorch, :recorded:`accuracy_half_inductor` with Inductor and
   :recorded:`accuracy_half_tensorrt` in an engine. Nobody raises an error.
 - One operator is at fault, the square in the norms. With the norms in ``float32`` and
-  the rest in ``float16`` the engine is right for :recorded:`accuracy_islands`, and takes
-  :recorded:`mixed_ms` ms.
+  the rest in ``float16`` the engine is right for :recorded:`accuracy_islands`, and
+  takes :recorded:`mixed_ms` ms.
 - ``float32`` takes :recorded:`float32_ms` ms, TF32 :recorded:`tf32_ms`, ``bfloat16``
   :recorded:`bfloat16_ms`; an engine all in ``float16`` takes :recorded:`float16_ms`.
 - In mixed precision TensorRT is :recorded:`speedup_mixed` times as fast as the best
