@@ -18,7 +18,7 @@ At a glance
   boolean mask. The third operator, NMS, stays in PyTorch on purpose, and takes
   :recorded:`nms_ms` ms.
 - The network alone, in a CUDA graph: TensorRT is :recorded:`network_speedup` times as
-  fast as the best of PyTorch. Repairs cannot gain more than what surrounds it.
+  fast as the best of PyTorch. That is the part that no repair touches.
 
 What you will learn
 -------------------
