@@ -120,6 +120,8 @@ print("Standard TensorRT" if standard else "TensorRT-RTX", "on", device.type)
 large = on_gpu and torch.cuda.get_device_properties(0).total_memory > 16e9
 side, width, hidden, steps = (224, 64, 4096, 500) if large else (32, 8, 128, 120)
 batch = 32 if large else 16
+if not on_gpu:
+    torch.set_num_threads(1)  # layers as small as these gain nothing from more
 print("VGG-16 at full size" if large else "A small VGG: less than 16 GB of GPU memory")
 torch.manual_seed(0)
 torch.backends.cudnn.benchmark = False
