@@ -558,9 +558,8 @@ class Given(torch.nn.Module):
 
 
 values = list(weights.values())
-passed = torch_tensorrt.compile(
-    Given().eval(), ir="dynamo", inputs=[x, *values], min_block_size=1
-)
+program = torch.export.export(Given().eval(), (x, *values))
+passed = torch_tensorrt.dynamo.compile(program, [x, *values], min_block_size=1)
 error = check(
     lambda x: passed(x, *values), encoder, (fresh,), (x,), tolerance, "passed"
 )
