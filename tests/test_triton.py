@@ -651,15 +651,27 @@ input()
 
 
 def test_shutdown_lets_requests_finish_and_leaves_nothing(server, page):
+    count = 40
+    before = server.statistics()["inference_stats"]["success"]["count"]
+
+    def arrived() -> int:
+        """Requests that ended, and those that wait. One more is being worked on."""
+        ended = server.statistics()["inference_stats"]["success"]["count"] - before
+        waiting = re.search(
+            r'nv_inference_pending_request_count{model="resnet18".*} (\d+)',
+            server.metrics(),
+        )
+        return ended + int(waiting[1])
+
     async def ask_the_stopping(connected, model):
-        work = connected.infer_many(model, images(MAX_BATCH), count=20, in_flight=20)
+        work = connected.infer_many(model, images(MAX_BATCH), count, in_flight=count)
         requests = asyncio.create_task(work)
-        await asyncio.sleep(0.1)
+        await asyncio.to_thread(wait_for, lambda: arrived() >= count - 1)
         assert not requests.done()
         server.process.terminate()
         return await requests
 
-    answers = ask(server, "grpc", ask_the_stopping, timeout=20)
+    answers = ask(server, "grpc", ask_the_stopping, timeout=60)
     wanted = by_pytorch(page, images(MAX_BATCH))
     for scores in answers:
         assert_equal(scores, wanted)
