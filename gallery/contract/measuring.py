@@ -243,18 +243,15 @@ def _renamed(page: Page) -> Iterator[Problem]:
     for node in page.calls("rename"):
         if _root(node.func) not in _tables(page):
             continue
-        words = [word for part in node.keywords for word in _keys(part.value)]
-        for word, line in words:
+        tables = (ast.Dict, ast.Call)
+        parts = [part.value for part in node.keywords if isinstance(part.value, tables)]
+        for word, line in [word for part in parts for word in _words(part)]:
             if word in COLUMNS:
                 yield Problem(
                     line,
                     f"The column {word!r} of the benchmark table gets another name, "
                     "and the results page looks for this one. Leave it.",
                 )
-
-
-def _keys(node: ast.AST) -> list[tuple[str, int]]:
-    return _words(node) if isinstance(node, ast.Dict) else []
 
 
 def _words(node: ast.AST) -> list[tuple[str, int]]:
