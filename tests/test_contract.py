@@ -12,7 +12,6 @@ from gallery.author import TEMPLATE
 from gallery.check import messages
 from gallery.contract import problems
 from gallery.contract.installed import OPTIONS
-from gallery.contract.page import Page
 from gallery.script import find_scripts, read_script
 from gallery.write_ruler import MARKER, with_ruler
 from tests.conftest import ROOT, run_gallery

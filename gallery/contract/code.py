@@ -72,8 +72,8 @@ def _size(page: Page) -> Iterator[Problem]:
     if total > MAX_CODE_LINES:
         yield Problem(
             1,
-            f"The script has {total} lines of code; at most {MAX_CODE_LINES}, the ruler "
-            "and texts in strings not counted. Leave out what does not teach.",
+            f"The script has {total} lines of code; at most {MAX_CODE_LINES}, the "
+            "ruler and texts in strings not counted. Leave out what does not teach.",
         )
     for cell in page.own_cells:
         if len(cell.code_lines) > MAX_LINES:
