@@ -1085,8 +1085,8 @@ print(done.stdout.strip() if done.returncode == 0 else done.stderr[-500:])
 # - The converter's time over that of the engines with gaps is, in a CUDA graph,
 #   :recorded:`graph_ratio_4` for four molecules and :recorded:`graph_ratio_32` for 32,
 #   and without one :recorded:`host_ratio`.
-# - Let the validator refuse what the converter does badly: at 128 molecules the sum
-#   takes :recorded:`ratio_128` times PyTorch's.
+# - A validator can refuse the shapes that a converter does badly: at 128 molecules the
+#   sum takes :recorded:`ratio_128` times PyTorch's.
 #
 # The library's own text: `Writing Dynamo Converters
 # <https://docs.pytorch.org/TensorRT/tutorials/extensibility/converters/dynamo_converters.html>`_.

@@ -120,7 +120,8 @@ def declared(name, low=LOW, opt=OPT, high=HIGH, **more):
 
 
 def ahead(module, given, **options):
-    """Compile ahead of time."""
+    """Compile ahead of time; `attn_bias_is_causal=False` belongs to every padding mask."""
+    options["attn_bias_is_causal"] = False
     return torch_tensorrt.compile(module, ir="dynamo", arg_inputs=given, **options)
 
 

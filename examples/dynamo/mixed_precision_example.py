@@ -92,7 +92,7 @@ class Norm(torch.nn.Module):
 
 
 # %%
-# Around it stands an ordinary transformer. It reads a digit of 8 x 8 pixels as sixteen
+# Around it stands an ordinary transformer. It reads a digit of ``8 x 8`` pixels as sixteen
 # patches.
 
 

@@ -17,7 +17,7 @@ At a glance
   :recorded:`cpp_mb` MB of libraries. A raw engine needs TensorRT's library alone, with
   :recorded:`raw_mb` MB.
 - Not portable as it is: a saved module remembers the GPU, the system and the release
-  that made it, and is refused elsewhere. The messages are below.
+  that made it. What another machine answers to it is shown below.
 
 What you will learn
 -------------------
@@ -1036,8 +1036,8 @@ for name, (code, said, errors) in zip(RECORDS, ends):
 
 # %%
 # "Any GPU" is what ``hardware_compatible=True`` writes. TensorRT-RTX logs that the
-# option is unsupported and builds for all its GPUs anyway, so only the record changes;
-# standard TensorRT builds another engine. Two options, and what they cost:
+# option is unsupported and builds for all its GPUs anyway; standard TensorRT builds another
+# engine. Two options, what they cost, and whether the engine is another one:
 
 # Needs a GPU: it measures.
 # Output varies: it prints timings.
