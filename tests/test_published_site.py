@@ -147,6 +147,15 @@ def test_a_question_is_two_clicks_from_its_answer(site, question):
             here = site / click
 
 
+def test_each_question_that_people_ask_leads_to_its_answer(site):
+    assert "questions.html" in _Links((site / "index.html").read_text()).links
+    article = (site / "questions.html").read_text().partition("<article")[2]
+    answers = re.findall(r"<dt>.*?</dt><dd>(.*?)</dd>", article, re.DOTALL)
+    assert len(answers) >= 28
+    for answer in answers:
+        assert any(".html#" in link for link in _Links(answer).links), answer
+
+
 @pytest.mark.parametrize("name", ["installation.html", "when_it_goes_wrong.html"])
 def test_help_is_two_clicks_from_every_page(site, name):
     for page in site.rglob("*.html"):
