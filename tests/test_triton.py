@@ -312,7 +312,7 @@ def test_every_setting_is_explained():
 
 
 def listening(ports: set[int]) -> dict[int, str]:
-    """The addresses at which somebody listens on these ports, as the kernel tells it."""
+    """Addresses at which somebody listens on these ports, as the kernel tells it."""
     found = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
