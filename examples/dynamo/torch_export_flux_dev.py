@@ -60,8 +60,8 @@ PyTorch, but not TensorRT.
 # It has 57 blocks of two kinds. 19 have two streams, one for the picture's tokens and
 # one for the text's, which meet in attention. 38 have a single stream of both. Other
 # parts hardly count. One block of the first kind and two of the second are a nineteenth
-# of the model, in the right proportion, and compile in a nineteenth of the time. What
-# helps is tried there first.
+# of the model, in the right proportion, and compile sooner. What helps is tried there
+# first.
 #
 # Hints that are meant for the developers of the library are switched off.
 
@@ -628,15 +628,13 @@ def limit_ms(units):
 
 
 few_limit = limit_ms(1)
-note(
-    tflops=f"{tflops:.0f}",
-    limit_1_ms=f"{few_limit:.2f}",
-    limit_19_ms=f"{limit_ms(19):.0f}",
-)
+note(tflops=f"{tflops:.0f}", limit_1_ms=f"{few_limit:.2f}")
+note(limit_19_ms=f"{limit_ms(19):.0f}")
 
 # %%
-# At :recorded:`tflops` TFLOP/s no way can take less than :recorded:`limit_1_ms` ms for
-# the few blocks, and :recorded:`limit_19_ms` ms for the whole.
+# At the :recorded:`tflops` TFLOP/s of that product, the few blocks take
+# :recorded:`limit_1_ms` ms, and the whole :recorded:`limit_19_ms` ms. That is the limit
+# against which this page measures.
 #
 # The first comparison
 # --------------------
@@ -824,8 +822,11 @@ error = check(kinds, few, fresh, inputs, TOLERANCE, "an engine for each kind")
 # - *Positions computed once.* The rotations are the same in all steps of a picture.
 # - *One product* for query, key and value in place of three. diffusers has it as
 #   ``fuse_qkv_projections``.
-# - *float16* in place of bfloat16. It is measured and not kept: other people's pictures
-#   `came out wrong <https://github.com/pytorch/TensorRT/issues/3651>`_ in it.
+# - *float16* in place of bfloat16. It is measured and not kept: by an open report,
+#   pictures `came out wrong <https://github.com/pytorch/TensorRT/issues/3651>`_ in it.
+#
+# ``decompose_attention`` and ``optimization_level`` were tried outside of this page,
+# and gained nothing.
 
 
 @torch.library.custom_op("flux_page::attend", mutates_args=())
@@ -1004,8 +1005,8 @@ note(tuned_one_ms=f"{few_ms['TensorRT, tuned, one engine']:.2f}")
 # :recorded:`few_inductor_ms`. TensorRT, tuned, takes :recorded:`tuned_ms` ms, and as
 # one engine :recorded:`tuned_one_ms`.
 #
-# The kernels of a call in three groups, in ms, and for products and attention the
-# fraction of what the arithmetic allows. A product's kernel may do more than the
+# The kernels of a call in three groups, in ms, and for products and attention what they
+# reach of the limit. A product's kernel may do more than the
 # product, such as adding a bias or GELU; its time counts as the product's.
 
 # Needs a GPU: it shows what was measured.
@@ -1160,7 +1161,8 @@ for name, way in roles.items():
     note(**{f"picture_{name}_s": f"{seconds[way]:.1f}"})
     note(**{f"reached_{name}": f"{whole_limit / whole_ms[way]:.0%}"})
 here = table[is_whole & (table.backend == f"{tuned}, CUDA graph")]
-speed, ready = here.speedup.sum(), (here.compile_s + here.first_call_s).sum()
+speed = here.speedup.sum(min_count=1)
+ready = (here.compile_s + here.first_call_s).sum(min_count=1)
 note(speed_whole=f"{speed:.2f}", kinds_build_s=f"{ready:.0f}")
 note(faster_whole="TensorRT" if speed > 1 else "Inductor")
 table
@@ -1239,14 +1241,17 @@ memory.round(1)
 # To build one engine with its weights inside, the host took :recorded:`host_per_gib`
 # GiB for each GiB of weights, in copies on the way from PyTorch to the engine. By
 # proportion the whole needs :recorded:`whole_host_gib` GiB of host memory and
-# :recorded:`whole_one_s` s. (Built once before on a GPU of this kind, outside of this
-# page, it took ``93 GiB`` and ``318 s``.) ``offload_module_to_cpu=True`` frees the GPU
-# during the build, and puts one copy more on the host. So where a build is killed, look
-# at the host's memory first.
+# :recorded:`whole_one_s` s. (Built once before on an H100, outside of this page, it
+# took ``93 GiB`` and ``318 s``.) ``offload_module_to_cpu=True`` frees the GPU during
+# the build, and puts one copy more on the host. ``workspace_size`` bounds what an
+# engine may take while it runs. So where a build is killed, neither helps: it is the
+# host's memory that runs out.
 #
 # With weights as inputs, what a build takes does not grow with the model. Through all
 # of this page the host's peak was :recorded:`highest_host_gib` GiB. The engines of the
-# whole model took :recorded:`kinds_build_s` s.
+# whole model took :recorded:`kinds_build_s` s. If transposed matrices were kept,
+# PyTorch's tensors hold the weights twice at the end, because eager needs the others
+# for the comparison.
 #
 # When it goes wrong
 # ------------------
@@ -1303,8 +1308,8 @@ note(saved=saved)
 # %%
 # The engine of the blocks with one stream, saved and loaded: :recorded:`saved`. In a
 # pipeline with real weights, the step goes where the transformer was, in a module that
-# has what ``FluxPipeline`` asks for. Tried with this page's model, outside of the
-# recording:
+# has what ``FluxPipeline`` asks for. This one ran with the small model that this page
+# has on a CPU, outside of the recording:
 #
 # .. code-block:: python
 #
@@ -1325,17 +1330,19 @@ note(saved=saved)
 #                tensor.copy_(new[name])
 #            return (self.replay(),)
 #
+#    config = pipeline.transformer.config
+#    pipeline.transformer = InPipeline(run, inputs, config)
+#
 # Which way?
 #
-# - *On the GPU of this recording*: :recorded:`faster_whole`, by the table of the whole.
-#   The kernels say why.
+# - *On an H100*: :recorded:`faster_whole`, by the table of the whole. The kernels say
+#   why.
 # - *On a GeForce or RTX card*: nothing here is measured there. TensorRT-RTX is made for
-#   those cards, and lists them where it does not list this one. Memory comes first
-#   there: the weights alone take :recorded:`whole_gib` GiB in bfloat16. NVIDIA names
-#   the memory of its own build in `its demo
-#   <https://github.com/NVIDIA/TensorRT-RTX/tree/main/demo>`_, and FP8 and FP4 are what
-#   makes FLUX fit. Run this page on the card before you choose; it takes fewer blocks
-#   by itself.
+#   those cards, and does not list the H100 among its GPUs. Memory comes first there:
+#   the weights take :recorded:`whole_gib` GiB in bfloat16. NVIDIA tells the memory of
+#   its own builds, in FP8 and FP4 as well, in `its demo
+#   <https://github.com/NVIDIA/TensorRT-RTX/tree/main/demo>`_. Run this page on the card
+#   before you choose; it takes fewer blocks by itself.
 #
 # Exercise
 # --------
@@ -1356,9 +1363,10 @@ note(saved=saved)
 #   :recorded:`best_ms`.
 # - Products reach :recorded:`products_tensorrt_reached` of the limit with TensorRT,
 #   :recorded:`products_inductor_reached` with Inductor.
-# - Blocks of a kind can share an engine whose weights are inputs: built in
-#   :recorded:`kinds_build_s` s, and the host needs nothing of the
-#   :recorded:`whole_host_gib` GiB of one engine.
+# - Blocks of a kind can share an engine whose weights are inputs. Those of the whole
+#   were built in :recorded:`kinds_build_s` s, and the host's peak on this page was
+#   :recorded:`highest_host_gib` GiB, in place of :recorded:`whole_host_gib` GiB for one
+#   engine, by proportion.
 # - Check a model of random weights against itself without its blocks, or the check sees
 #   nothing but the embeddings.
 #
