@@ -11,7 +11,15 @@ from gallery import author_commands
 from gallery import record as recorder
 from gallery import steady as steadiness
 from gallery import verify as verifier
-from gallery.batch import Batch, Job, Outcome, cpu_slot, longest_first, slots_for
+from gallery.batch import (
+    Batch,
+    Job,
+    Outcome,
+    cpu_slot,
+    longest_first,
+    run_on_gpus,
+    slots_for,
+)
 from gallery.check import check, hold_to_contract
 from gallery.display import Display, console, say
 from gallery.engines import TIME_LIMIT_S as CPU_TIME_LIMIT_S
@@ -69,9 +77,10 @@ def run(words: argparse.Namespace) -> int:
             count = len(wanted) - len(due)
             say(f"{count} of {len(wanted)} are current; --all records them too.")
         limit = _limit(words, recorder.TIME_LIMIT_S)
-        jobs = longest_first([Job("record", s.name, limit, folder) for s in due])
+        jobs = [Job("record", s.name, limit, folder, s.gpus) for s in due]
+        slots = slots_for(machine, gpus)
         with Display() as display:
-            outcomes = Batch(slots_for(machine, gpus), display.watch).run(jobs)
+            outcomes = run_on_gpus(longest_first(jobs), slots, display.watch)
     return _close(words.names, scripts, folder, outcomes, failures)
 
 
@@ -88,10 +97,10 @@ def verify(words: argparse.Namespace) -> int:
             "There is no recording to verify. Record one: nox -s gallery"
         )
     limit = _limit(words, verifier.TIME_LIMIT_S)
-    jobs = longest_first([Job("verify", s.name, limit, folder) for s in scripts])
+    jobs = [Job("verify", s.name, limit, folder, s.gpus) for s in scripts]
     with gpus_for_us(machine) as gpus, Display() as display:
         slots = slots_for(machine, gpus, each=words.per_gpu)
-        outcomes = Batch(slots, display.watch).run(jobs)
+        outcomes = run_on_gpus(longest_first(jobs), slots, display.watch)
     return _close(words.names, scripts, folder, outcomes, failures)
 
 

@@ -45,12 +45,15 @@ class Job:
         Seconds after which it fails.
     folder
         Where recordings lie.
+    gpus
+        How many it takes, where there are as many.
     """
 
     action: str
     name: str
     limit: float
     folder: Path = RECORDINGS
+    gpus: int = 1
 
 
 @dataclass
@@ -83,6 +86,28 @@ def slots_for(machine: Machine, gpus: list[Gpu], each: int = 1) -> list[Slot]:
     return found
 
 
+def together(slots: list[Slot], gpus: int) -> list[Slot]:
+    """Slots of so many GPUs each, of which no two share one.
+
+    What is left over stays unused. Where there are fewer, one slot has all that there
+    are.
+    """
+    cores: dict[str, set[int]] = {}
+    for slot in slots:
+        cores.setdefault(slot.device, set()).update(slot.cores)
+    devices = list(cores)
+    ends = range(gpus, len(devices) + 1, gpus)
+    groups = [devices[end - gpus : end] for end in ends] or [devices]
+    return [
+        Slot(
+            "GPU " + " and ".join(group),
+            ",".join(group),
+            tuple(sorted(set().union(*(cores[device] for device in group)))),
+        )
+        for group in groups
+    ]
+
+
 def cpu_slot() -> Slot:
     """All cores, and no GPU, whether there is one or not."""
     return Slot("CPU", "", tuple(sorted(os.sched_getaffinity(0))))
@@ -99,6 +124,16 @@ def longest_first(jobs: list[Job]) -> list[Job]:
         return recording.seconds if recording else float("inf")
 
     return sorted(jobs, key=seconds, reverse=True)
+
+
+def run_on_gpus(jobs: list[Job], slots: list[Slot], watch: Watch) -> dict[str, Outcome]:
+    """Run jobs in slots of one GPU; after them, those that take several at a time."""
+    outcomes = {}
+    for gpus in sorted({job.gpus for job in jobs}):
+        due = [job for job in jobs if job.gpus == gpus]
+        places = slots if gpus == 1 else together(slots, gpus)
+        outcomes |= Batch(places, watch).run(due)
+    return outcomes
 
 
 class Batch:

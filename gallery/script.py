@@ -29,6 +29,7 @@ from gallery.paths import EXAMPLES
 
 # The first lines of a code cell may carry these comments; readers see them too.
 NEEDS_GPU = re.compile(r"^# Needs a GPU: \S", re.MULTILINE)
+NEEDS_TWO = re.compile(r"^# Needs two GPUs: \S", re.MULTILINE)
 OUTPUT_VARIES = re.compile(r"^# Output varies: \S", re.MULTILINE)
 
 
@@ -75,6 +76,12 @@ class Script:
     def cell_hashes(self) -> list[str]:
         """Identity of each code cell: see `cell_hash`."""
         return [cell_hash(cell) for cell in self.code_cells]
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs it is recorded on, where there are as many."""
+        two = any(NEEDS_TWO.search(_leading_comments(cell)) for cell in self.code_cells)
+        return 2 if two else 1
 
     @property
     def code_hash(self) -> str:

@@ -1,5 +1,6 @@
 """Several tutorials at a time, and that nothing of a run stays, however it ends."""
 
+import argparse
 import contextlib
 import fcntl
 import json
@@ -13,7 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from gallery.batch import Batch, Job, Outcome, Slot, longest_first, slots_for
+from gallery import __main__ as command_line
+from gallery.batch import (
+    Batch,
+    Job,
+    Outcome,
+    Slot,
+    longest_first,
+    slots_for,
+    together,
+)
 from gallery.display import console, say
 from gallery.errors import GalleryError
 from gallery.janitor import processes_of
@@ -120,6 +130,20 @@ def test_more_slots_than_cores_share_them(monkeypatch):
     assert {len(slot.cores) for slot in slots_for(machine, list(machine.gpus))} == {1}
 
 
+def test_gpus_are_taken_together():
+    """Each has its cores from all of its slots, and none is in two."""
+    pairs = [("0", (0, 4)), ("0", (1,)), ("1", (3, 2)), ("2", (5,)), ("3", (6,))]
+    slots = [Slot(f"GPU {device}", device, cores) for device, cores in pairs]
+    assert together(slots, 2) == [
+        Slot("GPU 0 and 1", "0,1", (0, 1, 2, 3, 4)),
+        Slot("GPU 2 and 3", "2,3", (5, 6)),
+    ]
+    # What is left over, and what is too few.
+    assert [slot.device for slot in together(slots, 3)] == ["0,1,2"]
+    assert [slot.device for slot in together(slots[:4], 2)] == ["0,1"]
+    assert together(slots[3:4], 2) == slots[3:4]
+
+
 # Recording on two GPUs.
 
 
@@ -151,6 +175,53 @@ def test_two_gpus_record_two_tutorials_side_by_side(project, gpus, temporary):
     if len(os.sched_getaffinity(0)) > 1:
         assert left[7:-1] != right[7:-1]
     assert _what_is_left(temporary) == []
+
+
+def _for_two_gpus(path: Path) -> Path:
+    line = "# Output varies: "
+    text = path.read_text().replace(line, f"# Needs two GPUs: a test.\n{line}", 1)
+    path.write_text(text)
+    assert read_script(path).gpus == 2
+    return path
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_tutorial_that_needs_two_gpus_has_them(project, gpus, temporary, count):
+    """Alone, after those that take one; with one GPU it runs on that."""
+    gpus.set_gpus(*[TEST_GPU] * count)
+    env = gpus.environment(TMPDIR=str(temporary))
+    own = (
+        f"import os, time; from pathlib import Path; place = Path({str(temporary)!r})\n"
+    )
+    told = "print('GPU', os.environ['CUDA_VISIBLE_DEVICES'])"
+    one = "time.sleep(1); (place / 'done').touch()\n"
+    two = "print('after', (place / 'done').exists())\n"
+    _tutorial(project, "one", own + one + told)
+    _for_two_gpus(_tutorial(project, "two", own + two + told))
+    done = run_gallery(project, "run", "--unchecked", "two", "one", env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert _text(project, "one").split()[-1] == "0"
+    named = "0" if count == 1 else "0,1"
+    assert _text(project, "two").split()[-4:] == ["after", "True", "GPU", named]
+
+
+def test_verifying_takes_as_many_gpus(project, gpus, monkeypatch):
+    path = _for_two_gpus(_tutorial(project, "two"))
+    seen = []
+    for name, stand_in in {
+        "require_writable": lambda: None,
+        "_read": lambda names: ([read_script(path)], {}),
+        "describe_machine": lambda: _machine(2),
+        "recording_state": lambda script, folder: "current",
+        "gpus_for_us": lambda machine: contextlib.nullcontext(list(machine.gpus)),
+        "run_on_gpus": lambda jobs, slots, watch: seen.extend([*jobs, len(slots)]),
+        "_close": lambda *words: 0,
+    }.items():
+        monkeypatch.setattr(command_line, name, stand_in)
+    words = argparse.Namespace(names=["two"], minutes=1, per_gpu=2)
+    assert command_line.verify(words) == 0
+    [job, slots] = seen
+    assert (job.action, job.name, job.gpus, slots) == ("verify", "two", 2, 4)
 
 
 def test_the_batch_goes_on_where_it_stopped(recorded, gpus):

@@ -507,6 +507,9 @@ def test_where_things_are_is_passed_on(monkeypatch, tmp_path):
     passed = {
         "CUDA_VISIBLE_DEVICES": "1",
         "LD_LIBRARY_PATH": "/opt/cuda",
+        "NCCL_NVLS_ENABLE": "0",
+        "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1",
+        "NVSHMEM_DISABLE_NVLS": "1",
         "HF_HUB_OFFLINE": "1",
         "HF_ENDPOINT": "http://hub",
         "https_proxy": "http://proxy",

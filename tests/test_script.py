@@ -97,6 +97,20 @@ def test_markers_count_only_above_the_code():
     assert not varies("text = '# Output varies: in a string'")
 
 
+def test_how_many_gpus_a_tutorial_takes(tiny):
+    text, marker = tiny.read_text(), "# Needs two GPUs: one a rank.\n"
+    varies = "# Output varies: "
+    assert read_script(tiny).gpus == 1
+    for begin, gpus in {
+        marker + varies: 2,
+        varies + "x.\n" + marker + "# ": 2,
+        "# Needs two GPUs:\n" + varies: 1,
+        "x = 1\n" + marker + varies: 1,
+    }.items():
+        tiny.write_text(text.replace(varies, begin, 1))
+        assert read_script(tiny).gpus == gpus, begin
+
+
 def test_variable_cells_carry_nbvals_tag(tiny):
     cells = [c for c in read_script(tiny).notebook().cells if c.cell_type == "code"]
     assert [c.metadata.get("tags") for c in cells] == [

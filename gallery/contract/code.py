@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from gallery.contract.page import Cell, Page, Problem, Text
-from gallery.script import NEEDS_GPU, OUTPUT_VARIES
+from gallery.script import NEEDS_GPU, NEEDS_TWO, OUTPUT_VARIES
 
 # About 200 is the aim; a page of many experiments needs more.
 MAX_CODE_LINES = 450  # the text of programs in strings not counted
@@ -30,12 +30,13 @@ IMPORT_NAMES = {
     "nvidia-modelopt": "modelopt",
 }
 NOT_EVERYWHERE = {"__file__", "get_ipython"}
-# Begins like a marker: what it must say is in `script.NEEDS_GPU` and `OUTPUT_VARIES`.
+# Begins like a marker: what it must say is in `script.NEEDS_GPU` and beside it.
 LIKE_GPU = re.compile(
     r"#+\s*(?:this\s+)?(?:(?:needs?|requires?)\s+(?:an?\s+|the\s+)?(?:\w+\s+)?gpu"
     r"|gpu\s+(?:is\s+)?(?:needed|required|only))\b",
     re.IGNORECASE,
 )
+LIKE_TWO = re.compile(r"#+\s*(?:needs?|requires?)\s+(?:\w+\s+)?gpus\b", re.IGNORECASE)
 LIKE_VARIES = re.compile(
     r"#+\s*(?:the\s+)?outputs?\s+(?:varie?s|vary)\b", re.IGNORECASE
 )
@@ -166,7 +167,7 @@ def _imports(page: Page) -> Iterator[Problem]:
 def _markers(cell: Cell) -> Iterator[Problem]:
     first = min(cell.code_lines, default=cell.line)
     for line, text in cell.comments:
-        exact = NEEDS_GPU.match(text) or OUTPUT_VARIES.match(text)
+        exact = any(m.match(text) for m in (NEEDS_GPU, NEEDS_TWO, OUTPUT_VARIES))
         leads = line < first and _touches_the_top(cell, line)
         if exact and leads:
             continue
@@ -180,6 +181,11 @@ def _markers(cell: Cell) -> Iterator[Problem]:
             yield Problem(
                 line,
                 f"{text[:40]!r} is nearly a marker. Write '# Needs a GPU: why.'",
+            )
+        elif line < first and LIKE_TWO.match(text):
+            yield Problem(
+                line,
+                f"{text[:40]!r} is nearly a marker. Write '# Needs two GPUs: why.'",
             )
         elif line < first and LIKE_VARIES.match(text):
             yield Problem(

@@ -54,7 +54,7 @@ HEDGE = re.compile(
     re.IGNORECASE,
 )
 MARKER = re.compile(
-    r"^[ \t]*(?:#[ ]?)?((?:Needs a GPU|Output varies):.*)$", re.MULTILINE
+    r"^[ \t]*(?:#[ ]?)?((?:Needs a GPU|Needs two GPUs|Output varies):.*)$", re.MULTILINE
 )
 
 
