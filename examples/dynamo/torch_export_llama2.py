@@ -647,7 +647,7 @@ def caches(module):
 for name, cache in caches(engine).items():
     getattr(eager, name).copy_(cache)
 fresh = token_at(60)
-error = check(engine, eager, fresh, chat_inputs, TOLERANCE, "one token")
+check(engine, eager, fresh, chat_inputs, TOLERANCE, "one token")
 
 # %%
 # Then the whole answers. Where two tokens are nearly as likely, rounding decides which
@@ -768,9 +768,10 @@ note("weights_gb", f"{weight_bytes(seven.model) / 1e9:.1f}")
 
 # %%
 # :recorded:`weights_gb` GB of weights and the cache cannot pass in less than
-# :recorded:`limit_ms` ms, whoever computes. Now how near each way comes. PyTorch alone runs eager and with *Inductor*, the compiler behind
-# ``torch.compile``. Its ``max-autotune`` tries many kernels for each product, which
-# takes long, so it runs below, on few layers.
+# :recorded:`limit_ms` ms. Now how near each way comes. PyTorch alone runs eager, and
+# with *Inductor*, the compiler behind ``torch.compile``. Inductor's ``max-autotune``
+# tries many kernels for each product, which takes long, so it runs below, on few
+# layers.
 
 # Needs a GPU: it measures.
 # Output varies: it is measured.
@@ -864,7 +865,7 @@ for name, run in made.items():
 # Output varies: it is measured.
 KINDS = {
     "attention": "flash|fmha|mha|sdpa|softmax|attention",
-    "norms": "norm|rsqrt|mean",
+    "norms": "norm|sqrt|mean",
     "products": "nvjet|gemm|gemv|matmul|cutlass|cublas|splitk|_tem_|dot",
     "rest": "",
 }
@@ -875,12 +876,12 @@ def kind_of(kernel):
 
 
 def by_kind(table):
-    """Launches and ms of each kind of kernel, and the slowest of them."""
     groups = table.groupby(table.kernel.map(kind_of))
-    found = groups.agg({"launches": "sum", "microseconds": "sum", "kernel": "first"})
+    found = groups[["launches", "microseconds"]].sum()
+    found = found.reindex(["products", "attention", "norms", "rest"], fill_value=0)
     found["ms"] = (found.pop("microseconds") / 1000).round(2)
-    found["kernel"] = found.kernel.str.slice(0, 50)
-    return found.reindex(["products", "attention", "norms", "rest"], fill_value=0)
+    slowest = groups.kernel.first().str.slice(0, 50)
+    return found.assign(slowest=slowest).fillna("none")
 
 
 where = pd.concat({name: by_kind(table) for name, table in kernels.items()})
@@ -897,7 +898,7 @@ where
 
 # Needs a GPU: it draws what was measured.
 # Output varies: it draws timings.
-# Figure: From left to right, a token's time in TensorRT and in Inductor. Attention takes
+# Figure: A token's time by kind of kernel, in TensorRT and in Inductor. Attention takes
 #   :recorded:`attention_tensorrt` and :recorded:`attention_inductor` ms, norms
 #   :recorded:`norms_tensorrt` and :recorded:`norms_inductor` ms.
 figure, axes = plt.subplots(2, 1, figsize=(7, 4), sharex=True, layout="constrained")
@@ -982,13 +983,13 @@ plot_ready(table)
 # %%
 # What was tried
 # --------------
-# Five changes that leave the weights as they are. Attention and the norms are what can
-# be won: the products read what they have to read.
+# Changes that leave the weights as they are. They aim at attention and at the norms,
+# because the products have to read their weights in any case.
 #
-# **Attention in pieces.** With one token, each head is one small job, and 32 jobs do
-# not fill a large GPU. So cut the cache into 8 pieces, which become heads of their own:
-# a view, no copy. The products run on 256 heads; softmax still goes over all slots of a
-# head. transformers takes such a function by its name.
+# **Attention in pieces.** If each head is one job for the GPU, 32 jobs do not fill a
+# large one. So cut the cache into 8 pieces, which become heads of their own: a view, no
+# copy. The products run on 256 heads; softmax still goes over all slots of a head.
+# transformers takes such a function by its name.
 
 PIECES = 8
 
@@ -1113,16 +1114,17 @@ experiments.round(4)
 # :recorded:`best_tried_ratio` of the plain engine's time. If each of 32 layers gains as
 # much, a token of the whole model takes :recorded:`estimate_ms` ms; that is an
 # estimate, not measured. What the row with a quarter of the slots gains, you have if
-# most texts are short: keep caches of several lengths. Beyond the tolerance were: :recorded:`wrong_ones`.
+# most texts are short: keep caches of several lengths. Beyond the tolerance were:
+# :recorded:`wrong_ones`.
 #
 # Several tokens at once
 # ----------------------
 # A step reads all weights, whether it is for one token or for sixteen. So sixteen that
 # are known beforehand, those of a prompt or the guesses of a small model, should be
-# read in one step. But Torch-TensorRT writes a cache in place only for one token. The
-# way around: make a slot hold 16 tokens. Then 16 tokens that begin at a multiple of 16
-# are one slot, and the same memory, seen as ``[1, heads, slots, size]``, is the cache
-# that attention needs.
+# read in one step. But at a position that changes, Torch-TensorRT writes only one slot
+# in place. The way around: make a slot hold 16 tokens. Then 16 tokens that begin at a
+# multiple of 16 are one slot, and the same memory, seen as
+# ``[1, heads, slots, size]``, is the cache that attention needs.
 
 
 class Blocks(Decode):
@@ -1215,12 +1217,12 @@ for way, flag in {"default": True, "older": False}.items():
     note(f"rope_parts_{way}", len(list(run.named_children())))
 
 # %%
-# Parts of the graph: :recorded:`rope_parts_default` and :recorded:`rope_parts_older`, so
-# complex numbers do not split it. Errors at 64 and 200 tokens: :recorded:`rope_default`
-# with the default, :recorded:`rope_older` with the older pass. In parentheses stands
-# an exception. The decomposition fixes the length of the example, as its message tells.
-# Where a model turns by complex numbers and its length is free, take the older pass, or
-# look the turns up by an input with the positions; and check a second length.
+# Parts of the graph: :recorded:`rope_parts_default` with the default and
+# :recorded:`rope_parts_older` with the older pass; one means that nothing splits it.
+# Errors at 64 and 200 tokens: :recorded:`rope_default` and :recorded:`rope_older`. A
+# name in parentheses is an exception. Where a model turns by complex numbers and its
+# length is free, check a length that is not the example's; and if the one way fails,
+# take the other.
 #
 # When it goes wrong
 # ------------------
@@ -1263,7 +1265,7 @@ for way, flag in {"default": True, "older": False}.items():
 # ---------
 # - A token of Llama 2 7B takes :recorded:`tensorrt_ms` ms of :recorded:`limit_ms` that
 #   the memory allows, Inductor's :recorded:`inductor_ms`.
-# - Without a CUDA graph Inductor takes :recorded:`host_ratio` times as long as TensorRT.
+# - Without a CUDA graph Inductor takes :recorded:`host_ratio` times TensorRT's time.
 #   With one, TensorRT has :recorded:`speed_token` of the speed of PyTorch's best.
 # - TensorRT's attention takes :recorded:`attention_tensorrt` ms of a token, PyTorch's
 #   :recorded:`attention_inductor`. Of the changes to the model's code the best is:
