@@ -647,7 +647,7 @@ def caches(module):
 for name, cache in caches(engine).items():
     getattr(eager, name).copy_(cache)
 fresh = token_at(60)
-check(engine, eager, fresh, chat_inputs, TOLERANCE, "one token")
+error = check(engine, eager, fresh, chat_inputs, TOLERANCE, "one token")
 
 # %%
 # Then the whole answers. Where two tokens are nearly as likely, rounding decides which
