@@ -609,7 +609,7 @@ def write(model, prompt, count, length=SLOTS, record=False):
 
 
 # %%
-# The same prompt in four ways, each once. The first is what most people call. Beside
+# The same prompt in five ways, each once. The first is what most people call. Beside
 # the rate, the number of tokens that equal eager's, of those that were generated. With
 # random weights two texts part for good at the first near tie; with real weights, in
 # the section on a real model below, they need not.
@@ -838,8 +838,8 @@ class WithStaticCache(torch.nn.Module):
 
 
 # %%
-# The last one passes the cache in and gets it back, without any write: an input, and a
-# new tensor in its place. ``order`` says whether the scores come first or last.
+# The last two pass the cache in and get it back, without any write: an input, and a new
+# tensor in its place. ``order`` says whether the scores come first or last.
 
 
 class Returned(Cache):
@@ -923,9 +923,9 @@ for name, make in CACHES.items():
     if name in ("two_sequences", "static_cache"):
         found[f"{name}, option"] = outcome(make, KEEP, rows)
         noted(f"{name}_option", found[f"{name}, option"]["result"])
-found = pd.DataFrame(found).T.fillna("")
-noted("most_engines", found.engines.replace("", 0).max())
-found
+found = pd.DataFrame(found).T
+noted("most_engines", found.engines.dropna().max())
+found.fillna("")
 
 # %%
 # Without the option:
