@@ -12,7 +12,8 @@ At a glance
   is all it takes to compile on the second one.
 - Two processes with a model each answer :recorded:`two_over_one` times as many
   sentences as one process, on two GPUs; on one GPU :recorded:`shared_over_one` times.
-- A Llama in two halves writes the same text. A token takes
+- A Llama in two halves writes the text of the whole one
+  (equal tokens: :recorded:`tokens_in_pytorch`). A token takes
   :recorded:`halves_over_whole_tensorrt` of one GPU's time with TensorRT,
   :recorded:`halves_over_whole_pytorch` with the best that PyTorch does alone.
 - Do not split a model that fits on one GPU and is asked for throughput: two whole models
@@ -23,7 +24,7 @@ What you will learn
 
 - How to compile for a GPU that is not the first, and what happens if a part stays behind.
 - How to run one process a GPU, and measure them together.
-- How to split a Llama by tensor parallelism, with eight lines for each half.
+- How to split a Llama by tensor parallelism, in two short pieces of code.
 - Where its sums run: inside the engines, or in PyTorch between them.
 - Which ways to write a collective break the graph.
 
@@ -577,7 +578,7 @@ first, second, neighbour = (
     child("serve.py", gpu, ROWS, TOKENS) for gpu in (0, gpus - 1, 0)
 )
 for process in (first, second, neighbour):
-    if process.stdout.readline() != "ready\n":
+    if not any(line == "ready\n" for line in process.stdout):
         raise RuntimeError(last_error(process))
 
 
@@ -877,7 +878,7 @@ HALVES += """
 def measure(run, given, world):
     yield {"plain_ms": milliseconds(lambda: run(*given))}
     if world > 1:
-        vector = torch.ones(1, 1, 4096, dtype=torch.float16, device="cuda")
+        vector = torch.zeros(1, 1, 4096, dtype=torch.float16, device="cuda")
         one_sum = captured(lambda: dist.all_reduce(vector))
         yield {"sum_us": 1000 * milliseconds(one_sum)}
     yield {"graph_ms": milliseconds(captured(lambda: run(*given)))}
@@ -902,6 +903,8 @@ def prepared(way, rank, world, gpu):
     given = torch.tensor([[1]], device=device), torch.tensor([0], device=device)
     # Without a GPU only the tutorial's own process compiles, and that is rank 0.
     run = compiled(way if ON_GPU or rank == 0 else "eager", step, given)
+    if way == "Inductor":  # it compiles at the first call
+        run(*given)
     (HERE / f"{way}-{world}-{rank}.ready").touch()
     return run, given
 '''
@@ -1011,8 +1014,6 @@ def have_ended(processes):
 def finish(way, processes):
     """Give them their turn: what rank 0 told, and the reason if it broke off."""
     told = {}
-    if gpus:
-        wait_until(partial(are_ready, way, processes))
     for process in processes:
         with contextlib.suppress(BrokenPipeError):
             print(file=process.stdin, flush=True)
@@ -1024,7 +1025,7 @@ def finish(way, processes):
         process.kill()
     lines = [process.communicate()[0].splitlines() for process in processes]
     for line in lines[0] if gpus else ():
-        told |= json.loads(line)
+        told |= json.loads(line) if line.startswith("{") else {}
     for process, code in zip(processes, codes):
         if code:
             told.setdefault("reason", f"{last_error(process)} (exit code {code})")
@@ -1051,6 +1052,13 @@ if gpus == 1:
     print("One GPU: the halves are not run.")
 
 # %%
+# ``native_collectives`` (:recorded:`native_collectives`) is TensorRT's own layer for
+# sums between GPUs. Where it is missing, Torch-TensorRT 2.14 looks for the plugins of
+# TensorRT-LLM, in a library that the variable ``TRTLLM_PLUGINS_PATH`` names
+# (``collectives_by_plugin``, :recorded:`collectives_by_plugin`). Without either, sums
+# stay in PyTorch by themselves. A feature says what can be built; whether it runs, and
+# how fast, is what we find out.
+#
 # Now they run. A way that breaks off is told with its reason.
 
 # Output varies: processes may end with any message.
@@ -1058,6 +1066,8 @@ started, answers = {}, {}
 for number, (way, world) in enumerate(cases):
     if gpus:
         started[way, world] = begin(way, world, number % gpus if world == 1 else 0)
+for (way, _), processes in started.items():
+    wait_until(partial(are_ready, way, processes))
 for way, world in cases:
     processes = started[way, world] if gpus else begin(way, world)
     answers[way, world] = finish(way, processes)
@@ -1080,8 +1090,9 @@ def judged(way, world, told):
         steps = torch.arange(len(answer))
         others = (steps + 1) % len(logits)
         run, reference = answer.__getitem__, logits.__getitem__
-        same = sum(a == b for a, b in zip(told["tokens"], expected))
-        row["same_tokens"] = f"{same} of {len(told['tokens'])}"
+        wrote, should = told["tokens"][len(prompt) :], expected[len(prompt) :]
+        same = sum(a == b for a, b in zip(wrote, should))
+        row["same_tokens"] = f"{same} of {len(wrote)}"
         row["error"] = relative_error(run(steps), reference(steps))
         try:
             check(run, reference, [steps], [others], 2e-2, f"{way}, {world}")
@@ -1099,18 +1110,19 @@ def judged(way, world, told):
 rows = [judged(way, world, told) for (way, world), told in answers.items()]
 halves_table = pd.DataFrame(rows)
 for name, way in {"in_pytorch": IN_PYTORCH, "in_engine": IN_ENGINE}.items():
-    told = answers.get((way, 2), {"reason": "one GPU"})
+    told = answers.get((way, 2), {"reason": "not run (one GPU)"})
     found = halves_table[halves_table.way.str.startswith(way)]
     count_of = int(found.engines.iloc[0]) if "engines" in told else "none"
     print(f"engines_{name} = {count_of}")
-    verdict = told.get("reason", found.same_tokens.iloc[0] if len(found) else "none")
-    print(f"tokens_{name} = {verdict}")
+    same = found.same_tokens.iloc[0] if "tokens" in told else ""
+    print(f"tokens_{name} = {'; '.join(filter(None, [same, told.get('reason')]))}")
 
 # %%
 # With the sums in PyTorch each rank has :recorded:`engines_in_pytorch` engines, because
-# every sum cuts the graph, and its tokens agree: :recorded:`tokens_in_pytorch`. With
-# the sums in the engine it has :recorded:`engines_in_engine`, and what came of it is:
-# :recorded:`tokens_in_engine`. (Where a way breaks off, its reason stands there.)
+# every sum cuts the graph, and of its tokens these are equal:
+# :recorded:`tokens_in_pytorch`. With the sums in the engine it has
+# :recorded:`engines_in_engine`, and equal are: :recorded:`tokens_in_engine`.
+# (Where a way breaks off, its reason stands there.)
 #
 # What a half gains
 # -----------------
@@ -1248,7 +1260,8 @@ x = torch.randn(1, 64, device=device)
 from_nn = torch.distributed.nn.functional.all_reduce
 for collective in (all_reduce, all_gather, all_reduce_async, from_nn, broadcast):
     module = Summed(collective).eval().to(device)
-    attempt(f"{collective.__module__}.{collective.__name__}", planned, module, x)
+    label = f"{collective.__module__}.{collective.__name__}"
+    attempt(label.removeprefix("__main__."), planned, module, x)
 outside = {"torch_executed_ops": {halves.SUM}}
 attempt("kept out", planned, Summed(all_reduce).eval().to(device), x, **outside)
 
