@@ -146,7 +146,7 @@ try:
 except OSError as error:
     model = transformers.Sam2Model(transformers.Sam2Config()) if on_gpu else beginner()
     print(f"Weights: random ({error})")
-model = model.eval().to(device, dtype)
+model = model.eval().requires_grad_(False).to(device, dtype)
 side = model.config.prompt_encoder_config.image_size
 print(f"{model.num_parameters() / 1e6:.1f} million weights, {side} x {side} pixels")
 
