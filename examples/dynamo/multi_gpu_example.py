@@ -472,7 +472,7 @@ def plot_ready(table):
 
 # Output varies: digits depend on the device.
 TOLERANCE = 1e-2
-check(compiled, encoder, [sentences()], [sentences()], TOLERANCE, "TensorRT")
+error = check(compiled, encoder, [sentences()], [sentences()], TOLERANCE, "TensorRT")
 
 # %%
 # Then the latency beside PyTorch's own. The limit is the arithmetic of a batch at the
@@ -544,10 +544,10 @@ for line in sys.stdin:
         calls += 10
     print(calls * rows / (time.perf_counter() - start), flush=True)
 """
-(folder / "serve.py").write_text(SERVE)
 
 # %%
 # Every program of this page is started in the same way.
+(folder / "serve.py").write_text(SERVE)
 
 
 def child(program, *words, **options):
@@ -1166,7 +1166,8 @@ halves_table.drop(columns="sum_us").round(4)
 # engines.
 #
 # The sums of a token, measured alone, take :recorded:`sums_us` µs, a share of
-# :recorded:`sums_over_token` of the fastest half's time. No compiler shortens them.
+# :recorded:`sums_over_token` of the fastest half's time. They are NCCL's, whoever calls
+# it.
 
 # Needs a GPU: it shows what was measured.
 # Output varies: latency.
@@ -1176,7 +1177,7 @@ shown = halves_table.dropna(subset="graph_ms").iloc[::-1]
 names = shown.way + shown.GPUs.map({1: ", one GPU", 2: ", two halves"})
 figure, axis = plt.subplots(figsize=(7, 3.6))
 axis.barh(names, shown.graph_ms, color=shown.GPUs.map({1: "C0", 2: "C1"}))
-axis.plot(shown.limit_ms, names, "k|", ms=16, label="the limit: weights, read once")
+axis.plot(shown.limit_ms, names, "k|", ms=10, label="the limit: weights, read once")
 axis.set(xlabel="ms a token, in a CUDA graph", xlim=(0, None))
 figure.legend(loc="outside upper right", frameon=False)
 figure.set_layout_engine("constrained")
@@ -1344,13 +1345,13 @@ else:  # all on one GPU; the question is which is the current one
 error = (answer.cpu() - wanted).abs().max().item()
 print(f"the answer is on {answer.device}, off by {error:.0e}")
 """
-(folder / "devices.py").write_text(DEVICES)
 
 # %%
-# All processes at once. With one GPU there is just one case.
+# All processes at once. With one GPU there are just two cases.
 
 # Needs a GPU: it brings errors of GPUs about.
 # Output varies: messages depend on versions.
+(folder / "devices.py").write_text(DEVICES)
 ALL_CASES = ["all_agree", "model_on_the_CPU"]
 if gpus > 1:
     ALL_CASES += ["GPU_not_chosen", "constant_on_the_first_GPU"]
@@ -1365,11 +1366,12 @@ for case, process in tried.items():
     print(f"{case.replace('_', ' ')}:", said or last_error(process))
 
 # %%
-# ``all agree`` is how it should look. Where another case answers on the right GPU and
-# is not off, the runtime has moved what was elsewhere, which costs a copy in each call.
-# The message about two devices comes from PyTorch's export, before any engine is built:
-# it names the operator, and a ``to(device)`` mends it. A constant made in ``forward``
-# belongs on its input's device: ``torch.ones(64, device=x.device)``.
+# ``all agree`` is how it should look. Where ``input on the first GPU`` answers, and is
+# not off, the runtime has moved the input, which costs a copy in each call. A message
+# that speaks of a ``FakeTensor`` comes from PyTorch's export, before any engine is
+# built: it names the operator and both devices, and a ``to(device)`` mends it. A
+# constant made in ``forward`` belongs on its input's device: ``torch.ones(64,
+# device=x.device)``.
 #
 # **It hangs.** A rank waits for a sum for which the other never came: one has raised an
 # error, or made fewer calls. So give each process a time limit, as ``finish`` does, and
@@ -1389,13 +1391,13 @@ for case, process in tried.items():
 #    CUDA_VISIBLE_DEVICES=0 python serve.py &
 #    CUDA_VISIBLE_DEVICES=1 python serve.py &
 #
-# For halves, ``torchrun`` starts the ranks, and ``init_process_group`` needs no address
-# then. Torch-TensorRT has its own launcher with the same options, which also leads
-# TensorRT to PyTorch's NCCL:
+# For halves, ``torchrun`` starts the ranks. ``init_process_group`` then needs neither
+# an address nor a rank, because both stand in the environment. Torch-TensorRT has its
+# own launcher with the same options, which also leads TensorRT to PyTorch's NCCL:
 #
 # .. code-block:: bash
 #
-#    python -m torch_tensorrt.distributed.run --nproc_per_node=2 halves.py
+#    torchtrtrun --nproc_per_node=2 your_program.py
 #
 # Each rank has engines of its own, with other weights. Save and load them by rank, and
 # never mix those of different builds.
