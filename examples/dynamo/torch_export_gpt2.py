@@ -89,16 +89,17 @@ print(f"Running on {device.type} in {dtype}")
 # this technique, is on :doc:`torch_export_llama2`.
 
 MODEL_ID = "openai-community/gpt2"
-LENGTHS = (64, 256, 512) if on_gpu else (8, 16, 32)  # of prompts, each with its engine
-SLOTS = 1024 if on_gpu else 64  # tokens that the cache can hold
-SMALL = {"n_embd": 64, "n_head": 2, "vocab_size": 1000, "n_positions": SLOTS}
-SIZES = {"initializer_range": 0.04} if on_gpu else SMALL | {"initializer_range": 0.2}
+LENGTHS = (64, 256, 512) if on_gpu else (64, 96, 128)  # each gets an engine
+SLOTS = 1024 if on_gpu else 256  # tokens that the cache can hold
+SMALL = {} if on_gpu else {"n_layer": 2, "vocab_size": 1000}
 try:
     socket.create_connection(("huggingface.co", 443), timeout=3).close()
     lm = transformers.AutoModelForCausalLM.from_pretrained(MODEL_ID)
     print(f"Weights: pretrained ({MODEL_ID})")
 except OSError:
-    config = transformers.GPT2Config(tie_word_embeddings=False, **SIZES)
+    config = transformers.GPT2Config(
+        tie_word_embeddings=False, initializer_range=0.04, **SMALL
+    )
     lm = transformers.GPT2LMHeadModel(config)
     print("Weights: random (the hub could not be reached)")
 lm = lm.eval().to(device, dtype)
@@ -1074,15 +1075,19 @@ found.to_frame()
 told = {}
 for name, (run, given, _) in built.items():
     eager = Writes(*WRITES[name][:2])
-    for _ in range(2):
-        answer, expected = only(run(*given)), eager(*given)
+    try:
+        for _ in range(2):
+            answer, expected = only(run(*given)), eager(*given)
+    except Exception as error:
+        print(name, "was refused:", textwrap.shorten(str(error), 200))
+        continue
     sums = {"cache": run.cache.sum(), "in PyTorch": eager.cache.sum()}
     sums |= {"answer": answer.sum(), "expected": expected.sum()}
     told[name] = {kind: round(value.item(), 1) for kind, value in sums.items()}
 told = pd.DataFrame(told).T
 lost = told["cache"] != told["in PyTorch"]
 noted("lost", f"{lost.sum()} of {len(lost)}")
-noted("lost_unlisted", f"{(lost & (found == 'in place')).sum()}")
+noted("lost_unlisted", f"{(found[lost.index][lost] == 'in place').sum()}")
 noted("wrong_answers", f"{(told['answer'] != told['expected']).sum()}")
 told.assign(check=found, lost=lost)
 
