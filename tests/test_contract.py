@@ -335,6 +335,13 @@ def test_a_wide_title_is_as_wide_as_it_looks(broken):
 def test_markers_where_they_count(broken):
     marked = "# Needs a GPU: it draws.\n# Output varies: fonts.\nplt.plot"
     assert broken(GOOD.replace("plt.plot", marked)) == []
+    marked = marked.replace("a GPU", "two GPUs")
+    assert broken(GOOD.replace("plt.plot", marked)) == []
+    late = "plt.show()\n# Needs two GPUs: it draws."
+    [problem] = broken(GOOD.replace("plt.show()", late))
+    assert "is not in the cell's first lines" in problem
+    [problem] = broken(GOOD.replace("# - One.", "# - One.\n# Needs two GPUs: x."))
+    assert "stands in the prose" in problem
     spoken = "plt.show()  # needs a GPU\n# The output varies with fonts.\nplt.show()"
     assert broken(GOOD.replace("plt.show()", spoken)) == []
 
