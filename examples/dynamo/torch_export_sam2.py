@@ -15,11 +15,11 @@ At a glance
   best of PyTorch, for 16 prompts in one call :recorded:`speed_decoder_16` times.
 - With the fastest way for each part, a picture and ``20`` prompts in turn take
   :recorded:`clicks_mixed_ms` ms, with the best of PyTorch alone
-  :recorded:`clicks_pytorch_ms` ms. That is :recorded:`clicks_gain` times as fast.
-- A small SAM2, trained on this page, gives the same masks in TensorRT as in eager: they
-  overlap by :recorded:`small_iou_eager`.
-- If you segment each picture only once, leave the encoder to its fastest compiler here,
-  :recorded:`fastest_encoder`; the decoder hardly counts.
+  :recorded:`clicks_pytorch_ms` ms: the mix is :recorded:`clicks_gain` times as fast.
+- The masks of a small SAM2, trained on this page, overlap between TensorRT and eager by
+  :recorded:`small_iou_eager`, where 1 is the same.
+- If you ask each picture only once, the encoder decides. Its fastest way here is
+  :recorded:`fastest_encoder`, and the gain over PyTorch alone :recorded:`single_gain`.
 
 What you will learn
 -------------------
@@ -1156,7 +1156,7 @@ note(small_iou_control=mean_overlap(ours, theirs.roll(1, dims=1)))
 # Figure: Masks of pasted shapes, and of the large model on the photographs. TensorRT
 #   and eager overlap by :recorded:`small_iou_eager` and by :recorded:`iou_large` or
 #   more; TensorRT and the true shapes by :recorded:`small_iou_truth`.
-figure, axes = plt.subplots(2, 3, figsize=(7, 4.6), layout="constrained")
+figure, axes = plt.subplots(2, 3, figsize=(5.4, 3.6), layout="constrained")
 
 
 # A picture, both masks over it, and the prompt.
