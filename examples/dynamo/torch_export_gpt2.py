@@ -232,6 +232,7 @@ print("forgotten:", forgotten(decode))
 # behind it. The scores are wanted for the last token of the prompt alone, so ``last``
 # says which one that is, and only it goes through the large last layer.
 
+
 # %%
 class Collect:
     """What a layer takes for its cache where keys and values are to be returned."""
@@ -740,7 +741,6 @@ def keep(length, given):
 
 # Needs a GPU: the benchmark.
 # Output varies: it is measured.
-del ways, noisy
 rows, floors = [], {}
 reference = Prefill(lm)
 for length in (LENGTHS[0], LENGTHS[-1]):
@@ -765,7 +765,8 @@ prompts
 # :recorded:`speed_prefill_shortest` times the speed of PyTorch's best and
 # :recorded:`fraction_shortest` of the limit. :recorded:`longest` tokens take
 # :recorded:`ms_prefill_longest` ms: :recorded:`speed_prefill_longest` times, and
-# :recorded:`fraction_longest`. Below, how long until each way was ready, against its time.
+# :recorded:`fraction_longest`. Below, how long until each way was ready, against its
+# time.
 
 # Needs a GPU: it shows what was measured.
 # Output varies: it is measured.
@@ -800,8 +801,8 @@ for name, engine in {"static": prefills[MIDDLE], "dynamic": dynamic}.items():
     check(engine, Prefill(lm), unseen, other, TOLERANCE, name)
 
 # %%
-# The static engines in a CUDA graph that is captured by hand; the dynamic one in a graph
-# that TensorRT-RTX captures itself, because it may still be making kernels when it is
+# The static engines in a CUDA graph that is captured by hand; the dynamic one in a
+# graph that TensorRT-RTX captures itself, because it may still be making kernels when it is
 # called. (Standard TensorRT has neither this nor the strategies.) Then the dynamic
 # engine also at the shortest and the longest length.
 
@@ -826,7 +827,8 @@ def dynamic_at(length, strategy):
 
 static_ms = {}
 for length in LENGTHS:
-    static_ms[length] = latency(captured(partial(prefills[length], *prompt_of(length))))[0]
+    replay = captured(partial(prefills[length], *prompt_of(length)))
+    static_ms[length] = latency(replay)[0]
 kinds = {kind: dynamic_at(MIDDLE, kind) for kind in ("lazy", "eager", "none")}
 for kind, ms in kinds.items():
     noted(f"ms_{kind}", f"{ms:.3f}")
@@ -893,7 +895,7 @@ class Writer:
         self.ids.copy_(scores.argmax(1, keepdim=True))
 
     def write(self, prompt, count, forget=False):
-        """The prompt and `count` tokens; seconds for the first, seconds for the rest."""
+        """The prompt and `count` tokens; seconds for the first and for the rest."""
         start = time.perf_counter()
         self.choose(read(prompt, self.prefills, self.decode))
         self.position.fill_(prompt.shape[1])
@@ -997,7 +999,7 @@ after = writer.write(PROMPTS[SHORT], COUNT)[0]
 clear(decode)
 cleared = writer.write(PROMPTS[SHORT], COUNT)[0]
 for name, text in {"uncleared": after, "cleared": cleared}.items():
-    same = (before == text)[0, SHORT :]
+    same = (before == text)[0, SHORT:]
     noted(f"equal_{name}", f"{same.sum()} of {COUNT}")
 
 # %%
@@ -1053,7 +1055,8 @@ WRITES = {
 
 def build_writes(write, rows, tokens):
     """The compiled module, its inputs, and what the check says."""
-    given = torch.ones(rows, 2, tokens, 4, device=device), torch.arange(tokens).to(device)
+    new = torch.ones(rows, 2, tokens, 4, device=device)
+    given = new, torch.arange(tokens, device=device)
     program = torch.export.export(Writes(write, rows), given, strict=False)
     run = torch_tensorrt.dynamo.compile(program, arg_inputs=given, min_block_size=1)
     if forgotten(run):
@@ -1150,7 +1153,8 @@ prompt = torch.zeros(1, LENGTHS[0], dtype=torch.int64, device=device)
 prompt[:, :4] = text[:, :4]
 given = prompt, at(3)
 torch_tensorrt.save(decode, str(folder / "decode.ep"), arg_inputs=[*first_token])
-torch_tensorrt.save(prefills[LENGTHS[0]], str(folder / "prefill.ep"), arg_inputs=[*given])
+prefill = prefills[LENGTHS[0]]
+torch_tensorrt.save(prefill, str(folder / "prefill.ep"), arg_inputs=[*given])
 expected = lm(text, use_cache=False).logits[:, -1]
 data = {"text": text, "given": given, "caches": CACHES, "expected": expected}
 torch.save(data, folder / "data.pt")
@@ -1198,8 +1202,8 @@ for name in ("served_empty", "served_error", "served_ready_s"):
 # :recorded:`served_empty`. It had done all that after :recorded:`served_ready_s` s,
 # making kernels included.
 #
-# One cache is one conversation at a time. For several at once, give each a decode module
-# of its own.
+# One cache is one conversation at a time. For several at once, give each a decode
+# module of its own.
 #
 # Exercise
 # --------
