@@ -802,9 +802,9 @@ for name, engine in {"static": prefills[MIDDLE], "dynamic": dynamic}.items():
 
 # %%
 # The static engines in a CUDA graph that is captured by hand; the dynamic one in a
-# graph that TensorRT-RTX captures itself, because it may still be making kernels when it is
-# called. (Standard TensorRT has neither this nor the strategies.) Then the dynamic
-# engine also at the shortest and the longest length.
+# graph that TensorRT-RTX captures itself, because it may still be making kernels when
+# it is called. (Standard TensorRT has neither this nor the strategies.) Then the
+# dynamic engine also at the shortest and the longest length.
 
 # Needs a GPU: it measures.
 # Output varies: it is measured.
