@@ -120,7 +120,7 @@ def declared(name, low=LOW, opt=OPT, high=HIGH, **more):
 
 
 def ahead(module, given, **options):
-    """Compile ahead of time; `attn_bias_is_causal=False` belongs to every padding mask."""
+    """Compile ahead of time. A padding mask asks for `attn_bias_is_causal=False`."""
     options["attn_bias_is_causal"] = False
     return torch_tensorrt.compile(module, ir="dynamo", arg_inputs=given, **options)
 

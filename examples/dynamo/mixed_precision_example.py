@@ -92,8 +92,8 @@ class Norm(torch.nn.Module):
 
 
 # %%
-# Around it stands an ordinary transformer. It reads a digit of ``8 x 8`` pixels as sixteen
-# patches.
+# Around it stands an ordinary transformer. It reads a digit of ``8 x 8`` pixels as
+# sixteen patches.
 
 
 class Block(torch.nn.Module):

@@ -1036,8 +1036,8 @@ for name, (code, said, errors) in zip(RECORDS, ends):
 
 # %%
 # "Any GPU" is what ``hardware_compatible=True`` writes. TensorRT-RTX logs that the
-# option is unsupported and builds for all its GPUs anyway; standard TensorRT builds another
-# engine. Two options, what they cost, and whether the engine is another one:
+# option is unsupported and builds for all its GPUs anyway; standard TensorRT builds
+# another engine. Two options, what they cost, and whether the engine is another one:
 
 # Needs a GPU: it measures.
 # Output varies: it prints timings.

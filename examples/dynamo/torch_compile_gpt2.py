@@ -18,7 +18,8 @@ At a glance
 - transformers' ``StaticCache`` under ``backend="tensorrt"``: :recorded:`static_cache`.
   With one more option: :recorded:`static_cache_option`.
 - When not to use it: for a service that has to start at once, or outside Python.
-  ``torch.compile`` builds in each process; :doc:`torch_export_gpt2` builds ahead of time.
+  ``torch.compile`` builds in each process; :doc:`torch_export_gpt2` builds ahead of
+  time.
 
 What you will learn
 -------------------
@@ -34,12 +35,13 @@ Prerequisites
 
 .. code-block:: bash
 
-    pip install torch-tensorrt-rtx==2.14.* transformers accelerate gguf matplotlib pandas
+    pip install torch-tensorrt-rtx==2.14.* transformers huggingface-hub accelerate gguf
+    pip install matplotlib pandas
 
 ``torch-tensorrt-rtx`` is made for RTX GPUs. On a data-center GPU, install
 ``torch-tensorrt`` in its place; the code stays the same. You need to know PyTorch, but
 not TensorRT. Without a GPU, the cells marked ``Needs a GPU`` do not run.
-"""  # noqa: E501
+"""
 
 # %%
 # A decoder with a cache
@@ -52,7 +54,6 @@ not TensorRT. Without a GPU, the cells marked ``Needs a GPU`` do not run.
 import copy
 import logging
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -65,6 +66,7 @@ from pathlib import Path
 logging.disable(logging.WARNING)  # hints for the developers of the libraries
 os.environ["TQDM_DISABLE"] = "1"  # no progress bars
 
+import huggingface_hub
 import torch
 import torch_tensorrt
 import transformers
@@ -88,8 +90,10 @@ MODEL_ID = "openai-community/gpt2"
 LENGTHS = (64, 256, 1024) if on_gpu else (16, 32)
 SLOTS = LENGTHS[-1]  # tokens that the cache can hold
 try:
-    socket.create_connection(("huggingface.co", 443), timeout=3).close()
-    lm = transformers.AutoModelForCausalLM.from_pretrained(MODEL_ID)
+    files = ["*.json", "model.safetensors"]
+    fetch = partial(huggingface_hub.snapshot_download, etag_timeout=3)
+    folder = fetch(MODEL_ID, allow_patterns=files)
+    lm = transformers.AutoModelForCausalLM.from_pretrained(folder)
     print(f"Weights: pretrained ({MODEL_ID})")
 except OSError:
     config = transformers.GPT2Config(tie_word_embeddings=False)

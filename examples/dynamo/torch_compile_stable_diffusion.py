@@ -37,7 +37,8 @@ Prerequisites
 
 .. code-block:: bash
 
-    pip install torch-tensorrt-rtx==2.14.* diffusers transformers scikit-learn matplotlib pandas
+    pip install torch-tensorrt-rtx==2.14.* diffusers transformers huggingface-hub
+    pip install scikit-learn matplotlib pandas
 
 ``torch-tensorrt-rtx`` is made for RTX GPUs. On a data-center GPU, install
 ``torch-tensorrt`` in its place; the code stays the same. ``scikit-learn`` brings the
@@ -63,7 +64,6 @@ Without a GPU, the cells marked ``Needs a GPU`` do not run.
 import copy
 import logging
 import re
-import socket
 import subprocess
 import sys
 import textwrap
@@ -74,6 +74,7 @@ from functools import partial
 logging.disable(logging.WARNING)  # hints for the library's own developers
 
 import diffusers
+import huggingface_hub
 import torch
 import torch_tensorrt
 from sklearn.datasets import load_digits
@@ -96,6 +97,7 @@ large = on_gpu and torch.cuda.get_device_properties(0).total_memory > 15e9
 # The three parts with random weights:
 
 MODEL_ID = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+FILES = ["*.json", "*.txt", "*/model.safetensors", "*_pytorch_model.safetensors"]
 WIDTH, SIDE = (768, 64) if large else (64, 16)  # of the text's vectors, of the latents
 
 
@@ -128,9 +130,10 @@ def random_parts():
 try:
     if not large:
         raise OSError("small parts for this machine")
-    socket.create_connection(("huggingface.co", 443), timeout=3).close()
+    fetch = partial(huggingface_hub.snapshot_download, etag_timeout=3)
+    folder = fetch(MODEL_ID, allow_patterns=FILES, ignore_patterns="safety_checker/*")
     load = diffusers.StableDiffusionPipeline.from_pretrained
-    pipeline = load(MODEL_ID, torch_dtype=dtype, safety_checker=None)
+    pipeline = load(folder, torch_dtype=dtype, safety_checker=None)
     found = pipeline.text_encoder, pipeline.unet, pipeline.vae
     print(f"Weights: pretrained ({MODEL_ID})")
 except OSError as error:

@@ -34,7 +34,8 @@ Prerequisites
 
 .. code-block:: bash
 
-    pip install torch-tensorrt-rtx==2.14.* transformers matplotlib pandas
+    pip install torch-tensorrt-rtx==2.14.* transformers huggingface-hub
+    pip install matplotlib pandas
 
 ``torch-tensorrt-rtx`` is made for RTX GPUs. On a data-center GPU, install
 ``torch-tensorrt`` in its place; the code stays the same. You need to know PyTorch, but
@@ -56,7 +57,6 @@ not TensorRT. Without a GPU, the cells marked ``Needs a GPU`` do not run.
 # program that TensorRT builds from a graph, for this GPU.
 
 import logging
-import socket
 import subprocess
 import sys
 import tempfile
@@ -67,6 +67,7 @@ from pathlib import Path
 
 logging.disable(logging.WARNING)  # hints for the developers of the libraries
 
+import huggingface_hub
 import torch
 import torch_tensorrt
 import transformers
@@ -93,8 +94,10 @@ LENGTHS = (64, 256, 512) if on_gpu else (64, 96, 128)  # each gets an engine
 SLOTS = 1024 if on_gpu else 256  # tokens that the cache can hold
 SMALL = {} if on_gpu else {"n_layer": 2, "vocab_size": 1000}
 try:
-    socket.create_connection(("huggingface.co", 443), timeout=3).close()
-    lm = transformers.AutoModelForCausalLM.from_pretrained(MODEL_ID)
+    files = ["*.json", "model.safetensors"]
+    fetch = partial(huggingface_hub.snapshot_download, etag_timeout=3)
+    folder = fetch(MODEL_ID, allow_patterns=files)
+    lm = transformers.AutoModelForCausalLM.from_pretrained(folder)
     print(f"Weights: pretrained ({MODEL_ID})")
 except OSError:
     config = transformers.GPT2Config(

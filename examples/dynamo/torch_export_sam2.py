@@ -35,13 +35,14 @@ Prerequisites
 
 .. code-block:: bash
 
-    pip install torch-tensorrt-rtx==2.14.* transformers scikit-learn pillow matplotlib pandas
+    pip install torch-tensorrt-rtx==2.14.* transformers huggingface-hub scikit-learn
+    pip install pillow matplotlib pandas
 
 ``torch-tensorrt-rtx`` is made for RTX GPUs. On a data-center GPU, ``torch-tensorrt`` in
 its place runs the same code. ``scikit-learn`` brings two photographs. You need to know
 PyTorch, but not TensorRT. Without a GPU, a small model is built, and the cells marked
 ``Needs a GPU`` do not run.
-"""  # noqa: E501
+"""
 
 # %%
 # Two engines
@@ -59,7 +60,6 @@ import io
 import logging
 import random
 import re
-import socket
 import subprocess
 import sys
 import textwrap
@@ -72,6 +72,7 @@ import matplotlib.pyplot as plt
 import torch
 import torch_tensorrt
 import transformers
+from huggingface_hub import snapshot_download
 from sklearn.datasets import load_sample_images
 from torch.nn import functional
 from torch.nn.functional import interpolate
@@ -140,8 +141,8 @@ def beginner():
 try:
     if not on_gpu:
         raise OSError("a small model for this machine")
-    socket.create_connection(("huggingface.co", 443), timeout=3).close()
-    model = transformers.Sam2Model.from_pretrained("facebook/sam2.1-hiera-tiny")
+    hub = snapshot_download("facebook/sam2.1-hiera-tiny", etag_timeout=3)
+    model = transformers.Sam2Model.from_pretrained(hub)
     print("Weights: pretrained (facebook/sam2.1-hiera-tiny)")
 except OSError as error:
     model = transformers.Sam2Model(transformers.Sam2Config()) if on_gpu else beginner()
