@@ -1151,18 +1151,27 @@ except ValueError as error:
 # Needs a GPU: tracing an engine for a file needs one.
 # Output varies: it is measured.
 folder = Path(tempfile.mkdtemp())
+
+
+def save(name, module, *given):
+    """Save a module; say so where that is refused."""
+    try:
+        torch_tensorrt.save(module, str(folder / name), arg_inputs=[*given])
+    except Exception as refused:
+        print(name, type(refused).__name__, textwrap.shorten(str(refused), 200))
+
+
 text = random_ids(12)
 prompt = torch.zeros(1, LENGTHS[0], dtype=torch.int64, device=device)
 prompt[:, :4] = text[:, :4]
 given = prompt, at(3)
-torch_tensorrt.save(decode, str(folder / "decode.ep"), arg_inputs=[*first_token])
-prefill = prefills[LENGTHS[0]]
-torch_tensorrt.save(prefill, str(folder / "prefill.ep"), arg_inputs=[*given])
+save("decode.ep", decode, *first_token)
+save("prefill.ep", prefills[LENGTHS[0]], *given)
 expected = lm(text, use_cache=False).logits[:, -1]
 data = {"text": text, "given": given, "caches": CACHES, "expected": expected}
 torch.save(data, folder / "data.pt")
 saved = [path.stat().st_size / 1e6 for path in folder.glob("*.ep")]
-noted("saved_mb", " and ".join(f"{size:.0f}" for size in sorted(saved)))
+noted("saved_mb", " and ".join(f"{size:.0f}" for size in sorted(saved)) or "(none)")
 
 # %%
 # That is :recorded:`saved_mb` MB. The process reads four tokens with prefill and eight
