@@ -963,7 +963,7 @@ for name, mine in histories.items():
     lost[name] = [relative_error(*pair) for pair in zip(mine, truth)]
     note(f"drift_{name}", f"{lost[name][STEPS]:.1e}")
     note(f"own_{name}", f"{relative_error(mine[-1], half[-1]):.1e}")
-assert lost.mixed[STEPS] < control / 2, "another picture"
+assert lost.mixed[STEPS] < max(control / 2, 2 * lost.eager[STEPS]), "too far"
 
 # %%
 # The drift from float32 at every step:
