@@ -1420,4 +1420,4 @@ for case, process in tried.items():
 # - ``dist.all_reduce`` in place can be exported; asynchronous collectives and DTensors
 #   cannot.
 
-# sphinx_gallery_tags = ["several GPUs", "tensor parallel", "llm", "benchmark"]
+# sphinx_gallery_tags = ["several GPUs", "tensor parallel", "language", "benchmark"]

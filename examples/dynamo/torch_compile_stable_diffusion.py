@@ -1346,4 +1346,4 @@ note("file_mb", round((folder / "decoder.ep").stat().st_size / 1e6))
 # More about the backend: `torch.compile with TensorRT
 # <https://docs.pytorch.org/TensorRT/user_guide/compilation/torch_compile.html>`_.
 
-# sphinx_gallery_tags = ["torch.compile", "images", "diffusion", "benchmark"]
+# sphinx_gallery_tags = ["torch.compile", "vision", "diffusion", "benchmark"]
