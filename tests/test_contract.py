@@ -910,6 +910,7 @@ def test_the_ruler_counts_for_nothing(broken):
     [
         ("x = '''" + "print(1)\n" * 450 + "'''\n", False),
         ("x = 1\nx = f'''{x}" + "print(1)\n" * 450 + "'''\n", False),
+        ("class A:\n    '''Text.'''\n    x = 1\n\n\n" * 200, False),
         ("x = [\n" + "    1,\n" * 450 + "]\n", True),
     ],
 )

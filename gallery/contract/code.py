@@ -11,7 +11,7 @@ from gallery.contract.page import Cell, Page, Problem, Text
 from gallery.script import NEEDS_GPU, NEEDS_TWO, OUTPUT_VARIES
 
 # About 200 is the aim; a page of many experiments needs more.
-MAX_CODE_LINES = 450  # the text of programs in strings not counted
+MAX_CODE_LINES = 450  # docstrings and the text of programs in strings not counted
 MAX_LINES = 30  # of a cell, and of a function
 # What `pip install torch-tensorrt-rtx` brings along.
 WITH_THE_STACK = {
@@ -95,10 +95,15 @@ def _size(page: Page) -> Iterator[Problem]:
 
 
 def _in_strings(cell: Cell) -> set[int]:
-    """Lines of a string after its first one: they are a program's or a file's text."""
+    """Lines of docstrings, and of other strings after their first one.
+
+    Those are a program's or a file's text.
+    """
     lines: set[int] = set()
     for node in ast.walk(cell.tree):
-        if isinstance(node, ast.JoinedStr | ast.Constant):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            lines.update(range(node.lineno, node.end_lineno + 1))
+        elif isinstance(node, ast.JoinedStr | ast.Constant):
             lines.update(range(node.lineno + 1, node.end_lineno + 1))
     return lines
 
