@@ -11,8 +11,8 @@ At a glance
 - TensorRT's VAE decoder is :recorded:`speed_vae_decoder` times as fast as PyTorch's best
   on this page, and ready in :recorded:`ready_vae_decoder_tensorrt` s. Its UNet has
   :recorded:`speed_unet` of the speed of PyTorch's best.
-- A picture of 512 x 512 in 30 steps takes :recorded:`eager_30_s` s in eager PyTorch,
-  :recorded:`pytorch_30_s` s in the best mix without TensorRT, and
+- A picture of ``512 x 512`` in 30 steps takes :recorded:`eager_30_s` s in eager
+  PyTorch, :recorded:`pytorch_30_s` s in the best mix without TensorRT, and
   :recorded:`mixed_30_s` s in the best mix with it.
 - In that mix the UNet's way is :recorded:`fastest_unet`, the decoder's
   :recorded:`fastest_vae_decoder`.
@@ -52,8 +52,8 @@ Without a GPU, the cells marked ``Needs a GPU`` do not run.
 #
 # Stable Diffusion draws in three parts. A *text encoder* turns the prompt into vectors.
 # A *UNet* starts from noise and takes a little of it away in each of 20 to 50 steps. It
-# works on *latents*, pictures of 64 x 64 with 4 channels. The *VAE decoder* makes the
-# picture of 512 x 512 from the last latents.
+# works on *latents*, pictures of ``64 x 64`` with 4 channels. The *VAE decoder* makes
+# the picture of ``512 x 512`` from the last latents.
 #
 # The parts are diffusers' and transformers' own classes. Weights are pretrained where
 # the hub can be reached. Elsewhere they are random in the same architecture, which
@@ -101,8 +101,8 @@ FILES = ["*.json", "*.txt", "*/model.safetensors", "*_pytorch_model.safetensors"
 WIDTH, SIDE = (768, 64) if large else (64, 16)  # of the text's vectors, of the latents
 
 
-# SD 1.5's architecture, or the same with few and narrow layers.
 def random_parts():
+    """SD 1.5's architecture, or the same with few and narrow layers."""
     heads, depth, layers = (12, 12, 2) if large else (1, 2, 1)
     wide = (320, 640, 1280, 1280) if large else (32,) * 4
     size = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH}
@@ -148,8 +148,9 @@ del vae.encoder, vae.quant_conv  # they are for pictures that go in
 # batch is 2: one row with the prompt, and one without.
 
 
-# A module, and how to call it: tensors in, one tensor out.
 class Part(torch.nn.Module):
+    """A module, and how to call it: tensors in, one tensor out."""
+
     def __init__(self, model, how):
         super().__init__()
         self.model, self.how = model, how
@@ -165,8 +166,8 @@ PARTS = {
 }
 
 
-# Random inputs of a part.
 def example(part):
+    """Random inputs of a part."""
     if part == "text_encoder":
         return (torch.randint(0, 49407, (2, 77), device=device),)
     noise = torch.randn(2, 4, SIDE, SIDE, device=device, dtype=dtype)
@@ -186,15 +187,15 @@ def example(part):
 OPTIONS = {"min_block_size": 1, "pass_through_build_failures": True}
 
 
-# An engine at the first call.
 def easy(module):
+    """An engine at the first call."""
     return torch.compile(
         module, backend="tensorrt", fullgraph=True, dynamic=False, options=OPTIONS
     )
 
 
-# One call and its answer, by the clock on the wall.
 def seconds(call):
+    """One call and its answer, by the clock on the wall."""
     start = time.perf_counter()
     call()
     if on_gpu:
@@ -202,8 +203,8 @@ def seconds(call):
     return time.perf_counter() - start
 
 
-# A value that the text quotes.
 def note(name, value):
+    """A value that the text quotes."""
     print(f"{name} = {value}")
 
 
@@ -587,15 +588,15 @@ pd.DataFrame(floors).T.round(3)
 # "PyTorch's best" means the best of what stands in the tables.
 
 
-# Compile now, ahead of the first call.
 def ahead(module, inputs, **more):
+    """Compile now, ahead of the first call."""
     program = torch.export.export(module, tuple(inputs), strict=False)
     options = OPTIONS | more
     return torch_tensorrt.dynamo.compile(program, arg_inputs=inputs, **options)
 
 
-# A copy whose weights lie in channels_last.
 def last(module):
+    """A copy whose weights lie in channels_last."""
     return copy.deepcopy(module).to(memory_format=torch.channels_last)
 
 
@@ -614,8 +615,9 @@ def ways(module, inputs, **options):
 # answer is copied out before the next call writes over it.
 
 
-# A callable in a CUDA graph, for any inputs of the same shapes.
 class Replayed:
+    """A callable in a CUDA graph, for any inputs of the same shapes."""
+
     def __init__(self, run, inputs):
         self.run = run  # the graph needs its weights and kernels
         self.inputs = [tensor.clone() for tensor in inputs]
@@ -635,8 +637,8 @@ rows, built, replays, kernels = [], {}, {}, {}
 ms = defaultdict(lambda: float("nan"))  # in a CUDA graph, by part and way
 
 
-# The table of a part; keeps what was built, its CUDA graph and its kernels.
 def record(part, module, inputs, fresh, ways):
+    """The table of a part; keeps what was built, its CUDA graph and its kernels."""
     shape = "x".join(map(str, inputs[0].shape))
     about = {"model": part, "shape": shape, "tolerance": TOLERANCE}
     for way, build in ways.items():
@@ -695,8 +697,8 @@ def kind_of(kernel):
     return next(kind for kind in KINDS if re.search(KINDS[kind], kernel, re.IGNORECASE))
 
 
-# Milliseconds of the GPU by kind of kernel, and launches: one row a way.
 def by_kind(part):
+    """Milliseconds of the GPU by kind of kernel, and launches: one row a way."""
     found = {}
     for way, table in ((way, kernels[p, way]) for p, way in kernels if p == part):
         sums = table.groupby(table.kernel.map(kind_of)).microseconds.sum() / 1e3
@@ -747,8 +749,8 @@ note("launches_norm_apart", f"{by_kind('norm_apart').launches.sum():.0f}")
 # -------------------------
 #
 # Each experiment on the whole UNet costs a build of the whole. So they are made on its
-# first block: two convolution blocks and two transformers at the full 64 x 64, where a
-# row of attention has 4096 positions.
+# first block: two convolution blocks and two transformers at the full ``64 x 64``,
+# where a row of attention has 4096 positions.
 #
 # - *Attention in PyTorch*: ``torch_executed_ops`` leaves that operator there.
 # - *Sums in float32*: ``use_fp32_acc=True`` has products of float16 summed in float32.
@@ -888,8 +890,8 @@ ids = example("text_encoder")[0]  # stands for a tokenized prompt, and for an em
 start, other_start = torch.randn(2, 1, 4, SIDE, SIDE, device=device)
 
 
-# A picture, and the latents after each step.
 def draw(parts, start, steps):
+    """A picture, and the latents after each step."""
     prompt = parts["text_encoder"](ids)
     latents, history = start.to(prompt.dtype), []
     scheduler.set_timesteps(steps)
@@ -932,7 +934,7 @@ took.add_suffix(" steps").round(3)
 # :recorded:`mixed_30_s` s. The best of PyTorch alone takes :recorded:`pytorch_30_s` s,
 # which is :recorded:`mixed_gain_pytorch` times as long, and eager as it comes
 # :recorded:`mixed_gain_eager` times as long. The UNet's share of the picture is
-# :recorded:`unet_share`: that is why a faster decoder saves so little of the whole.
+# :recorded:`unet_share`. A faster decoder can save no more than what is left.
 #
 # How far half precision drifts
 # -----------------------------
@@ -990,8 +992,8 @@ plt.show()
 # Output varies: digits depend on the device.
 
 
-# The largest absolute value that leaves each layer, largest first.
 def largest_values(module, inputs):
+    """The largest absolute value that leaves each layer, largest first."""
     found, names = {}, {layer: name for name, layer in module.named_modules()}
 
     def hook(layer, given, answer):
@@ -1017,7 +1019,7 @@ for part, module in exact.items():
 #
 # Numbers that are close do not show that a picture is right, and random weights draw
 # nothing. So here is a small diffusion model that is trained on this page: diffusers'
-# UNet for 8 x 8 pixels, on the 1797 digits of ``scikit-learn``, told which digit to
+# UNet for ``8 x 8`` pixels, on the 1797 digits of ``scikit-learn``, told which digit to
 # draw.
 
 torch.set_grad_enabled(True)
@@ -1077,8 +1079,8 @@ judge = SVC().fit(digits.data, digits.target)
 begin = torch.randn(COUNT, 1, 8, 8, device=device)
 
 
-# Pictures of the digits 0 to 9 in turn, and the share that reads as asked.
 def draw_digits(run, kind):
+    """Pictures of the digits 0 to 9 in turn, and the share that reads as asked."""
     noising.set_timesteps(30 if on_gpu else 3)
     asked, pictures = given[2], begin.to(kind)
     for step in noising.timesteps:
@@ -1131,8 +1133,8 @@ def counting(graph, tensors):
     return graph
 
 
-# How many graphs `torch.compile` hands to its backend in these calls.
 def graphs_of(calls, dynamic):
+    """How many graphs `torch.compile` hands to its backend in these calls."""
     torch.compiler.reset()
     graphs.clear()
     run = torch.compile(digit_eager, backend=counting, dynamic=dynamic)
@@ -1156,8 +1158,8 @@ note("graphs_marked", graphs_of(both_sizes, dynamic=None))
 # called before the first request.
 
 
-# Engines for both sizes, each called once before the first request.
 def ahead_both():
+    """Engines for both sizes, each called once before the first request."""
     engines = {size: ahead(digit_eager, digit_inputs(size)) for size in (4, 8)}
     for size, engine in engines.items():
         engine(*digit_inputs(size))
@@ -1249,8 +1251,9 @@ note("graphs_by_number", graphs_of(calls_by_number, dynamic=False))
 # shallow copy of the part keeps its configuration, and the original as it was.
 
 
-# The last latents of diffusers' pipeline with these parts in it.
 def pipeline_latents(parts):
+    """The last latents of diffusers' pipeline with these parts in it."""
+
     def forward(latents, step, encoder_hidden_states, **unused):
         return (parts["unet"](latents, step.float(), encoder_hidden_states),)
 

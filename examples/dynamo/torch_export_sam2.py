@@ -93,8 +93,8 @@ dtype = torch.float16 if on_gpu else torch.float32
 # one's place where there is no GPU.
 
 
-# SAM2 in little: five blocks in place of twelve, and a quarter of the width.
 def small_config(side, width=24, hidden=64):
+    """SAM2 in little: five blocks in place of twelve, and a quarter of the width."""
     widths = [width * 2**stage for stage in range(4)]
     backbone = {"image_size": [side, side], "hidden_size": width}
     backbone |= {"embed_dim_per_stage": widths, "blocks_per_stage": [1, 1, 2, 1]}
@@ -157,30 +157,33 @@ print(f"{model.num_parameters() / 1e6:.1f} million weights, {side} x {side} pixe
 # prompts that can be read in several ways, and a score for each mask.
 
 
-# What both have: a model.
 class Part(torch.nn.Module):
+    """What both have: a model."""
+
     def __init__(self, model):
         super().__init__()
         self.model = model
 
 
-# A picture in, three maps of features out.
 class Encoder(Part):
+    """A picture in, three maps of features out."""
+
     def forward(self, image):
         maps = self.model.get_image_embeddings(image)
         return tuple(each.contiguous() for each in maps)
 
 
-# Points, their labels and the maps in; masks and their scores out.
 class Decoder(Part):
+    """Points, their labels and the maps in; masks and their scores out."""
+
     def forward(self, points, labels, *maps):
         given = {"input_points": points, "input_labels": labels}
         answer = self.model(image_embeddings=[*maps], **given)
         return answer.pred_masks, answer.iou_scores
 
 
-# Both parts; the decoder does not keep the encoder's weights.
 def halves(model):
+    """Both parts; the decoder does not keep the encoder's weights."""
     rest = copy.deepcopy(model)
     del rest.vision_encoder
     return Encoder(model), Decoder(rest)
@@ -203,8 +206,8 @@ def normalized(images):
     return (images - MEAN) / SPREAD
 
 
-# One of scikit-learn's photographs as pixels from 0 to 1.
 def photograph(number):
+    """One of scikit-learn's photographs as pixels from 0 to 1."""
     pixels = torch.tensor(load_sample_images().images[number], device=device)
     return pixels.permute(2, 0, 1) / 255
 
@@ -217,8 +220,8 @@ def encoder_input(number):
 CLICK_OR_BOX = torch.tensor([[1, -10], [2, 3]], device=device, dtype=torch.int32)
 
 
-# Clicks and boxes in turns, anywhere: points and labels.
 def prompts(count, seed=0):
+    """Clicks and boxes in turns, anywhere: points and labels."""
     draw = torch.Generator().manual_seed(seed)
     points = torch.rand(1, count, 2, 2, generator=draw).sort(dim=2).values * side
     return points.to(device), CLICK_OR_BOX[torch.arange(count) % 2][None]
@@ -233,22 +236,22 @@ def prompts(count, seed=0):
 # Output varies: seconds.
 
 
-# Export a module and compile it ahead of its first call.
 def ahead(module, inputs, **more):
+    """Export a module and compile it ahead of its first call."""
     program = torch.export.export(module, inputs, strict=False)
     return torch_tensorrt.dynamo.compile(
         program, arg_inputs=inputs, min_block_size=1, **more
     )
 
 
-# Print values that the text quotes.
 def note(**values):
+    """Print values that the text quotes."""
     for name, value in values.items():
         print(f"{name} = {value}")
 
 
-# An engine for a module, and the seconds of its build and of its first call.
 def built(module, inputs):
+    """An engine for a module, and the seconds of its build and of its first call."""
     start = time.perf_counter()
     engine = ahead(module, inputs)
     build = time.perf_counter() - start
@@ -636,8 +639,8 @@ check(fast_encoder, encoder, other_image, image, TOLERANCE, "encoder")
 check(fast_decoder, decoder, there, here, TOLERANCE, "decoder")
 
 
-# Intersection over union of two masks of logits; a mask is where they exceed 0.
 def overlap(first, second):
+    """Intersection over union of two masks of logits; a mask is where they exceed 0."""
     first, second = first > 0, second > 0
     return ((first & second).sum() / (first | second).sum().clamp(min=1)).item()
 
@@ -669,17 +672,17 @@ note(box_error=f"{relative_error(decoder(corners, kinds, *maps)[0], boxed):.1e}"
 # ----------------------------------------
 #
 # PyTorch should be at its best as well. Two results in SAM2 depend on weights alone and
-# are computed in each call: the encoder enlarges its position code from 7 x 7 to the
-# size of the feature map, and the decoder makes a code for each place of the picture
-# out of sines. Torch-TensorRT folds such constants when it builds an engine. For
-# PyTorch, this computes them once. It also stores the weights of convolutions as
+# are computed in each call: the encoder enlarges its position code from ``7 x 7`` to
+# the size of the feature map, and the decoder makes a code for each place of the
+# picture out of sines. Torch-TensorRT folds such constants when it builds an engine.
+# For PyTorch, this computes them once. It also stores the weights of convolutions as
 # ``channels_last``: a pixel's channels lie side by side, as in Hiera's tokens.
 #
 # ``_get_pos_embed`` is private in transformers, seen in 5.17; there is no public way.
 
 
-# A copy of a part with its constant computed once, in channels_last.
 def tuned(part):
+    """A copy of a part with its constant computed once, in channels_last."""
     part = copy.deepcopy(part).to(memory_format=torch.channels_last)
     model = part.model
     if isinstance(part, Encoder):
@@ -707,8 +710,8 @@ check(tuned_decoder, decoder, there, here, TOLERANCE, "tuned decoder")
 tflops, gigabytes = gpu_limits(dtype)
 
 
-# The least time that a call's arithmetic and its memory traffic take, in ms.
 def floor_of(module, inputs, weights):
+    """The least time that a call's arithmetic and its memory traffic take, in ms."""
     with FlopCounterMode(display=False) as counter:
         answer = module(*inputs)
     moved = weights + sum(tensor.nbytes for tensor in (*inputs, *answer))
@@ -737,8 +740,8 @@ rows, runs, replays, kernels = [], {}, {}, {}
 NO_KERNELS = pd.DataFrame({"kernel": [], "launches": [], "microseconds": []})
 
 
-# Measure and check ways to run a part; return the part's table.
 def record(shape, reference, inputs, fresh, ways, ready=None):
+    """Measure and check ways to run a part; return the part's table."""
     about = {"model": "SAM2 tiny", "shape": shape, "tolerance": TOLERANCE}
     for way, build in ways.items():
         key = shape, way
@@ -758,8 +761,8 @@ def record(shape, reference, inputs, fresh, ways, ready=None):
     return table.assign(**floors[shape])
 
 
-# The way with the least latency in a CUDA graph whose name fits, and its ms.
 def best_ms(shape, names):
+    """The way with the least latency in a CUDA graph whose name fits, and its ms."""
     found = {row["backend"]: row["latency_ms"] for row in rows if row["shape"] == shape}
     fits = [name for name in found if re.match(f"({names}).*CUDA graph", name)]
     best = min(fits, key=found.get)
@@ -772,8 +775,8 @@ def best_ms(shape, names):
 # Needs a GPU: the benchmark.
 
 
-# The best of PyTorch and of TensorRT, in ms, and how many times as fast.
 def tell(part, shape):
+    """The best of PyTorch and of TensorRT, in ms, and how many times as fast."""
     ways = ("eager|Inductor", "TensorRT")
     pytorch, tensorrt = (best_ms(shape, names)[1] for names in ways)
     note(**{f"{part}_pytorch_ms": f"{pytorch:.3f}"})
@@ -827,8 +830,8 @@ def kind_of(kernel):
     return next(kind for kind in KINDS if re.search(KINDS[kind], kernel, re.IGNORECASE))
 
 
-# Milliseconds of the GPU by kind of kernel, and launches: one row a way.
 def by_kind(shape):
+    """Milliseconds of the GPU by kind of kernel, and launches: one row a way."""
     found = {}
     for way, table in ((way, kernels[s, way]) for s, way in kernels if s == shape):
         sums = table.groupby(table.kernel.map(kind_of)).microseconds.sum() / 1e3
@@ -939,8 +942,8 @@ MIXES = {"eager": "eager", "best of PyTorch": "eager|Inductor", "TensorRT": "Ten
 MIXES["fastest of all"] = ""
 
 
-# A picture and its prompts, with the fastest way of a mix for each part; checked.
 def case_ms(mix, case):
+    """A picture and its prompts, each part by the fastest way of a mix; checked."""
     shape, prompt, count = CASES[case]
     names = [best_ms(part, MIXES[mix])[0] for part in ("encoder", shape)]
     encode, decode = replays["encoder", names[0]], replays[shape, names[1]]
@@ -1026,15 +1029,15 @@ steps, batch = (1000, 24) if on_gpu else (3, 4)
 photographs = [functional.avg_pool2d(photograph(number), 2) for number in (0, 1)]
 
 
-# A random square of a photograph.
 def piece():
+    """A random square of a photograph."""
     pixels = random.choice(photographs)
     top, left = (random.randint(0, size - SMALL) for size in pixels.shape[1:])
     return pixels[:, top : top + SMALL, left : left + SMALL]
 
 
-# Pictures with three shapes on each, and what is seen of each shape.
 def scenes(count):
+    """Pictures with three shapes on each, and what is seen of each shape."""
     pixels = torch.stack([piece() for _ in range(count)])
     masks = torch.zeros(count, 3, SMALL, SMALL, device=device, dtype=torch.bool)
     line = torch.linspace(0, 1, SMALL, device=device)
@@ -1056,8 +1059,8 @@ def scenes(count):
 # A prompt for each shape: a click on any of its pixels, or its box.
 
 
-# Points and labels: half of them clicks, half of them boxes.
 def prompts_for(masks):
+    """Points and labels: half of them clicks, half of them boxes."""
     weights = masks.flatten(2).flatten(0, 1) + 1e-9
     place = torch.multinomial(weights, 1).view(masks.shape[:2])
     click = torch.stack([place % SMALL, place // SMALL], dim=-1)
@@ -1118,8 +1121,8 @@ small_request = (points[:1], labels[:1], *small_encoder(*small_image))
 engines = ahead(small_encoder, small_image), ahead(small_decoder, small_request)
 
 
-# The first mask of each prompt on each scene, at the scene's resolution.
 def found_masks(encode, decode):
+    """The first mask of each prompt on each scene, at the scene's resolution."""
     found = []
     for image, *prompt in zip(pixels.split(1), points.split(1), labels.split(1)):
         logits = decode(*prompt, *encode(normalized(image).to(dtype)))[0][:, :, 0]
@@ -1160,8 +1163,8 @@ note(small_iou_control=mean_overlap(ours, theirs.roll(1, dims=1)))
 figure, axes = plt.subplots(2, 3, figsize=(5.4, 3.6), layout="constrained")
 
 
-# A picture, both masks over it, and the prompt.
 def paint(axis, picture, mine, other, points, label):
+    """A picture, both masks over it, and the prompt."""
     mine, other = mine.cpu() > 0, other.cpu() > 0
     tint = torch.stack([mine, other, torch.zeros_like(mine)], dim=-1).float()
     axis.imshow(0.6 * picture.permute(1, 2, 0).cpu() + 0.4 * tint)
@@ -1299,9 +1302,9 @@ print(done.stdout if done.returncode == 0 else done.stderr[-1000:])
 # Exercise
 # --------
 #
-# Segment everything: put a grid of 16 x 16 clicks on a photograph, build decoders for
-# 8, 32 and 64 prompts a call, and find out which one asks all 256 in the least time.
-#
+# Segment everything: put a grid of ``16 x 16`` clicks on a photograph, build decoders
+# for 8, 32 and 64 prompts a call, and find out which one asks all 256 in the least
+# time.
 # Takeaways
 # ---------
 #
