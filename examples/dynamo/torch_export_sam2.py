@@ -1305,6 +1305,7 @@ print(done.stdout if done.returncode == 0 else done.stderr[-1000:])
 # Segment everything: put a grid of ``16 x 16`` clicks on a photograph, build decoders
 # for 8, 32 and 64 prompts a call, and find out which one asks all 256 in the least
 # time.
+#
 # Takeaways
 # ---------
 #
