@@ -21,6 +21,8 @@ from gallery.values import ABSENT, fill, look_up, names_quoted, printed_values
 
 # From its heading to the next one.
 AT_A_GLANCE = re.compile(r"^At a glance\n-+\n.*?(?=^\S[^\n]*\n-+\n)", re.M | re.S)
+# Warnings that PyTorch and Torch-TensorRT log for their own developers.
+LOGGED = re.compile(r"^(?:W\d{4} [\d:.]+ +\d+ |WARNING:torch_tensorrt[ .]).*\n?", re.M)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +74,14 @@ class Tutorial:
 
     @cached_property
     def outputs(self) -> list[list]:
-        """For each code cell its outputs; none where they are withdrawn."""
+        """For each code cell its outputs; none where they are withdrawn.
+
+        What libraries log for their own developers stays in the recording.
+        """
         if self.recording is None:
             return [[] for _ in self.script.code_cells]
-        return self.recording.outputs(self.script)
+        cells = self.recording.outputs(self.script)
+        return [[kept for out in cell if (kept := _without_log(out))] for cell in cells]
 
     @cached_property
     def values(self) -> dict[str, list[str]]:
@@ -146,6 +152,14 @@ class Tutorial:
             for kind, content, line in self.script.blocks
         ]
         return replace(self.script, blocks=blocks)
+
+
+def _without_log(out: dict) -> dict | None:
+    """The output as it is shown; None where nothing is left of it."""
+    if out["output_type"] != "stream" or out["name"] != "stderr":
+        return out
+    text = LOGGED.sub("", out["text"])
+    return {**out, "text": text} if text.strip() else None
 
 
 _folder = RECORDINGS

@@ -12,7 +12,8 @@ At a glance
 - With nothing cached the model is ready after :recorded:`nothing_s` s, with a hit in
   the engine cache after :recorded:`engines_s` s, with a warm runtime cache after
   :recorded:`kernels_s` s, with both after :recorded:`both_s` s.
-- A hit takes new weights: they answer after :recorded:`renewed_s` s.
+- A hit takes new weights: they answer after :recorded:`renewed_s` s. The start that
+  fills the engine cache takes longest, :recorded:`empty_s` s.
 - The key of an engine leaves out numbers in the graph. A hit with another ``dim`` is
   :recorded:`dim_hit_error` away from the right answer, without any message.
 
@@ -604,6 +605,10 @@ plt.tight_layout()
 plt.show()
 
 # %%
+# The longest start of all is the one that fills an empty engine cache,
+# :recorded:`empty_s` s: an engine whose weights can be replaced takes longer to build,
+# as :doc:`refit_engine_example` measures. So count how many starts come after it.
+#
 # What does a hit cost later? An engine with replaceable weights may run more slowly
 # than one with fixed weights. So both stand in the table, beside what PyTorch does
 # alone. In ``compile_s`` of the cached engine there is no build, only the export and
@@ -1018,7 +1023,8 @@ if rtx:
 # ---------
 # - Ready after :recorded:`nothing_s` s with nothing cached, after :recorded:`engines_s`
 #   s with the engine cache, after :recorded:`kernels_s` s with the runtime cache, after
-#   :recorded:`both_s` s with both.
+#   :recorded:`both_s` s with both. The start that fills the engine cache takes
+#   :recorded:`empty_s` s.
 # - A hit with another ``dim`` of a softmax is :recorded:`dim_hit_error` away from the
 #   right answer. A key with the graph's numbers prevents that.
 # - Of :recorded:`library_reads` reads in four processes, :recorded:`library_broken` got

@@ -580,11 +580,11 @@ for network, least in ((tuned, 5), (tuned, 1), (model, 5)):
             print("  ", line.strip())
 
 # %%
-# Of the model in ``channels_last`` one operator is not supported, an ``as_strided``
-# that the memory format brings in behind the average pooling. It cuts off two more,
-# which are too few for an engine by default: the last layer stays in PyTorch. Without
-# ``channels_last`` everything goes into one engine. So leave TensorRT's copy of a model
-# contiguous.
+# Every operator is supported, in both memory formats, so the whole model becomes one
+# engine. One that is not would stand in a line of its own and cut the model in two, and
+# a part of fewer operators than ``min_block_size`` would stay in PyTorch with it.
+# TensorRT chooses its own layout for the tensors inside an engine; its copy of the
+# model stays contiguous.
 #
 # The two ways to compile build different engines. A backend of ``torch.compile`` is
 # only a function that takes a captured graph and returns a callable, so a function of
