@@ -47,14 +47,18 @@ TensorRT. Without a GPU, the cells marked ``Needs a GPU`` do not run.
 
 import hashlib
 import json
+import logging
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+logging.disable(logging.WARNING)  # hints for the library's own developers
+
 import torch
 import torch_tensorrt
 
+torch_tensorrt.logging.set_level(logging.ERROR)  # for its C++ part
 torch.manual_seed(0)
 torch.set_grad_enabled(False)
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

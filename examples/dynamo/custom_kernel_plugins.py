@@ -57,12 +57,15 @@ import subprocess
 import sys
 from functools import partial
 
+logging.disable(logging.WARNING)  # hints for the library's own developers
+
 import torch
 import torch_tensorrt
 import triton
 import triton.language as tl
 from torch.nn.functional import silu
 
+torch_tensorrt.logging.set_level(logging.ERROR)  # for its C++ part
 torch.set_grad_enabled(False)
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 dtype = torch.float16 if device.type == "cuda" else torch.float32
@@ -547,7 +550,7 @@ try:
 except Exception as refused:
     reason = re.search("Conversion of function.*", f"{refused}{refused.__cause__}")
     print(type(refused).__name__, reason and reason[0])
-logging.disable(logging.NOTSET)
+logging.disable(logging.WARNING)
 
 # %%
 # The second way: a converter

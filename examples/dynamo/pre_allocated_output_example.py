@@ -42,10 +42,15 @@ PyTorch, but not TensorRT. Without a GPU, the cells marked ``Needs a GPU`` do no
 # the meantime the GPU waits. A detector's head is the case where that counts: small
 # tensors, many of them, and a GPU that is done in a few microseconds.
 
+import logging
+
+logging.disable(logging.WARNING)  # hints for the library's own developers
+
 import torch
 import torch_tensorrt
 from torch_tensorrt.dynamo.runtime import TorchTensorRTModule
 
+torch_tensorrt.logging.set_level(logging.ERROR)  # for its C++ part
 torch.manual_seed(0)
 torch.set_grad_enabled(False)
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -95,8 +100,9 @@ print(len(answers), "outputs of", tuple(answers[0].shape))
 #
 # What does it gain? These calls are shorter than what a benchmark of the GPU can see:
 # the host is the slow part. So we let the host make many calls in a row and wait at the
-# end. ``queued`` is the time until the host has started them all, ``done`` the time
-# until the GPU is ready too; both in microseconds a call. The two ways take turns.
+# end. ``queued`` is the time until the host has started them all, the other the time
+# until the GPU is ready too; both in microseconds a call. A host's own speed drifts
+# from minute to minute, so everything that stands in one table takes turns.
 import time
 from functools import partial
 
@@ -118,16 +124,21 @@ def microseconds(call):
     return (queued - start) / CALLS * 1e6, (done - start) / CALLS * 1e6
 
 
-def both_ways(module, example):
-    """One row a round: microseconds queued and done, plain and pre-allocated."""
+def both_ways(modules):
+    """Each module once a round: microseconds queued and done, plain and pre-allocated.
+
+    `modules` maps a name to a module and its input.
+    """
+    names = ("plain queued", "plain", "ahead queued", "ahead")
     rows = []
     for _ in range(ROUNDS):
-        plain = microseconds(lambda: module(example))
-        with torch_tensorrt.runtime.enable_pre_allocated_outputs(module):
-            ahead = microseconds(lambda: module(example))
-        names = ("plain queued", "plain", "ahead queued", "ahead")
-        rows.append(dict(zip(names, (*plain, *ahead))))
-    return pd.DataFrame(rows)
+        for name, (module, example) in modules.items():
+            plain = microseconds(partial(module, example))
+            with torch_tensorrt.runtime.enable_pre_allocated_outputs(module):
+                ahead = microseconds(partial(module, example))
+            rows.append({"of": name, **dict(zip(names, (*plain, *ahead)))})
+    rounds = pd.DataFrame(rows).assign(saved=lambda row: row["plain"] - row["ahead"])
+    return rounds.groupby("of", sort=False)
 
 
 # %%
@@ -136,15 +147,13 @@ def both_ways(module, example):
 
 # Needs a GPU: it measures calls.
 # Output varies: it prints timings.
-by_parts = {}
-for parts in (1, 4, 16, 64):
-    rounds = both_ways(made(parts)[1], x)
-    saved = (rounds["plain"] - rounds["ahead"]).quantile([0.5, 0.25, 0.75])
-    spread = dict(zip(("saved", "saved p25", "saved p75"), saved))
-    by_parts[parts] = dict(rounds.median()) | spread
-    print(f"plain_{parts}_us = {by_parts[parts]['plain']:.0f}")
-    print(f"saved_{parts}_us = {by_parts[parts]['saved']:.1f}")
-by_parts = pd.DataFrame(by_parts).T.rename_axis("outputs")
+rounds = both_ways({parts: (made(parts)[1], x) for parts in (1, 4, 16, 64)})
+by_parts = rounds.median().rename_axis("outputs")
+for label, share in (("saved p25", 0.25), ("saved p75", 0.75)):
+    by_parts[label] = rounds["saved"].quantile(share)
+for parts, row in by_parts.iterrows():
+    print(f"plain_{parts}_us = {row['plain']:.0f}")
+    print(f"saved_{parts}_us = {row['saved']:.1f}")
 each_us = (by_parts["plain"][64] - by_parts["plain"][1]) / 63
 print(f"each_output_us = {each_us:.1f}")
 by_parts.round(1)
@@ -536,10 +545,8 @@ relu = torch.nn.ReLU()
 by_size = {}
 for rows in (64, 1024, 16384, 65536):
     large = torch.randn(rows, 512, device=device, dtype=dtype)
-    rounds = both_ways(with_tensorrt(relu, large), large).median()
-    by_size[f"{large.nbytes / MIB:g} MiB"] = rounds
-by_size = pd.DataFrame(by_size).T.rename_axis("output")
-by_size.round(1)
+    by_size[f"{large.nbytes / MIB:g} MiB"] = with_tensorrt(relu, large), large
+both_ways(by_size).median().rename_axis("output").round(1)
 
 # %%
 # Compare ``plain queued`` with ``plain``. Where they are equal, the host is the slow
@@ -675,13 +682,14 @@ for kind, module in modules.items():
 
 # Needs a GPU: it measures calls.
 # Output varies: it prints timings.
-unsafe = both_ways(compiled, x).median()
-for engine in engines_of(compiled):
+marked = made(64)[1]
+for engine in engines_of(marked):
     engine.set_output_tensors_as_unowned(True)
-safe = both_ways(compiled, x).median()
-print(f"unsafe_saved_us = {unsafe['plain'] - unsafe['ahead']:.1f}")
-print(f"safe_saved_us = {safe['plain'] - safe['ahead']:.1f}")
-pd.DataFrame({"used again": unsafe, "used once": safe}).T.round(1)
+kinds = {"used again": (compiled, x), "used once": (marked, x)}
+medians = both_ways(kinds).median().rename_axis("buffer")
+print(f"unsafe_saved_us = {medians.saved['used again']:.1f}")
+print(f"safe_saved_us = {medians.saved['used once']:.1f}")
+medians.round(1)
 
 # %%
 # A second way to go wrong: nothing happens. The context manager looks for engines among
@@ -760,8 +768,8 @@ print(f"loaded: {len(engines_of(loaded))} engines found")
 # - A CUDA graph takes the same model to :recorded:`graph_64_us` µs. Use it where you
 #   can.
 # - Several outputs, or an operator in PyTorch at the end: the engine is not marked, and
-#   a later call may overwrite an answer that you kept. Set the mark on the engine; of
-#   the gain :recorded:`safe_saved_us` µs are left.
+#   a later call may overwrite an answer that you kept. With the mark set, a call saves
+#   :recorded:`safe_saved_us` µs, without it :recorded:`unsafe_saved_us`.
 # - Count the engines that the context manager finds. It does not.
 
 # sphinx_gallery_tags = ["runtime", "memory", "latency"]

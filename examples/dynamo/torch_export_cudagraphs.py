@@ -43,14 +43,18 @@ PyTorch, but not TensorRT. Without a GPU, the cells marked ``Needs a GPU`` do no
 # host, and a faster GPU would not help. A *CUDA graph* is a list of kernels that was
 # recorded once; the host starts all of them with a single launch.
 import copy
+import logging
 import re
 import subprocess
 import sys
+
+logging.disable(logging.WARNING)  # hints for the library's own developers
 
 import torch
 import torch_tensorrt
 import torchvision
 
+torch_tensorrt.logging.set_level(logging.ERROR)  # for its C++ part
 torch.manual_seed(0)
 torch.set_grad_enabled(False)
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -521,9 +525,10 @@ pd.DataFrame(asked).fillna(0).astype(int)
 # ---------------------
 # Two calls on one scale of time. The host above, the GPU below.
 
-# Needs a GPU: it draws what was recorded. Output varies: it draws timings. Figure:
-# Without a graph the GPU waits for launches; in one graph its kernels follow one
-# another.
+# Needs a GPU: it draws what was recorded.
+# Output varies: it draws timings.
+# Figure: without a graph the GPU waits for launches; in one graph its kernels follow
+#   one another.
 figure, axes = plt.subplots(2, 1, figsize=(7, 3.4), sharex=True, layout="constrained")
 for axis, name in zip(axes, ("plain", "whole")):
     lanes = traces[name].assign(start=lambda table: table.start - table.start.min())
@@ -614,6 +619,7 @@ def alternate(module):
     return (time.perf_counter() - start) / 10 * 1e6
 
 
+alternate(dynamic)  # the first call of each shape prepares for it
 print(f"alternating_plain_us = {alternate(dynamic):.0f}")
 with enable(dynamic, **strategy) as module:
     alternate(module)
@@ -713,6 +719,7 @@ for kind in ("global", "thread_local", "mask"):
 # you serve, before the first request.
 
 # Needs a GPU: it loads an engine.
+# Output varies: it prints timings.
 with tempfile.TemporaryDirectory() as folder:
     torch_tensorrt.save(compiled, f"{folder}/resnet50.pt2", arg_inputs=(x,))
     loaded = torch_tensorrt.load(f"{folder}/resnet50.pt2").module()
