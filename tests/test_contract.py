@@ -1021,3 +1021,33 @@ def test_the_options_are_those_of_the_installed_library(tmp_path):
 
 if __name__ == "__main__":
     SPOKEN.write_text(spoken())
+
+
+CLOCK = "import time\n\n\ndef taken():\n    return time.perf_counter()\n\n\n"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import time\n\nprint(time.perf_counter())",
+        CLOCK + "print(taken())",
+        CLOCK + "def twice():\n    return 2 * taken()\n\n\nx = twice()\nprint(x)",
+        "import torch\n\nprint(torch.cuda.mem_get_info()[0])",
+    ],
+)
+def test_a_cell_that_prints_what_a_clock_says(broken, code):
+    marked = GOOD.replace(
+        "# %%\n# A figure.", f"# %%\n# Varies.\n\n{{}}{code}\n\n# %%\n# A figure."
+    )
+    told = "prints what a clock or the memory says"
+    assert any(told in message for message in broken(marked.format("")))
+    says = "# Output varies: a clock.\n"
+    assert not any(told in message for message in broken(marked.format(says)))
+
+
+def test_a_cell_that_only_defines_a_clock_or_only_prints(broken):
+    code = CLOCK + "print('no clock was asked')"
+    text = GOOD.replace(
+        "# %%\n# A figure.", f"# %%\n# Fine.\n\n{code}\n\n# %%\n# A figure."
+    )
+    assert not any("clock or the memory" in message for message in broken(text))

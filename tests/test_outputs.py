@@ -39,6 +39,19 @@ def test_outputs_keep_their_order(tmp_path):
     assert found == ["before", pictures[0], "after", pictures[1]]
 
 
+def test_what_libraries_log_for_their_developers_is_not_shown(tmp_path):
+    log = "W1126 15:11:22.641000 1163 torch/_opaque_base.py:6] is deprecated\n"
+    log += "WARNING:torch_tensorrt [TensorRT Conversion Context]:WARNING a hint\n"
+    said = "ERROR:torch_tensorrt [TensorRT Conversion Context]:a refusal\n"
+    outputs = [stream(text) for text in (log, log + said, log)]
+    outputs[0].name = outputs[1].name = "stderr"
+    tutorial = made(tmp_path, ONE_CELL, outputs)
+    text = rst(tutorial)
+    assert text.count("a hint") == 1, "a program's own output is shown as it is"
+    assert "a refusal" in text
+    assert len(tutorial.outputs[0]) == 2
+
+
 @pytest.mark.parametrize(
     ("kinds", "seen"),
     [

@@ -613,6 +613,8 @@ else:
 # Llama-2 7B's; there are four of 32, with a vocabulary of bytes. Its weights are made
 # here: it learns the Zen of Python by heart, so that what it writes can be read, and a
 # wrong half cannot hide. Without a GPU it is small, and learns one line.
+
+# Output varies: the model is small where little memory is free.
 import time
 
 with contextlib.redirect_stdout(io.StringIO()):

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 
 from gallery.contract.page import Page, Problem, strings
 from gallery.errors import GalleryError
+from gallery.script import varies
 from gallery.write_ruler import MARKER, with_ruler
 
+DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
 COLUMNS = (
     *("model", "backend", "precision", "shape"),
     *("latency_ms", "latency_p20", "latency_p80", "speedup"),
@@ -19,6 +21,11 @@ COLUMNS = (
 CHECK_LINE = ("relative error", "allowed", "another input")
 DRAWS = re.compile(r"(?:plt\.show|plot_ready|display)$")
 FIGURES_WHEN_MEASURING = 2
+# What they return differs from run to run; the ruler's among them.
+CLOCKS = {
+    *("perf_counter", "perf_counter_ns", "monotonic", "do_bench", "mem_get_info"),
+    *("latency", "in_turns", "compare", "measure", "peak_bytes", "gpu_limits"),
+}
 # Tokenizers and the like are loaded from a hub as models are, and have no weights.
 NO_WEIGHTS = re.compile(r"(Tokenizer|Processor|Config|Scheduler|FeatureExtractor)\w*$")
 MODEL_CLASS = re.compile(r"(Model|For[A-Z]\w+|Pipeline|Autoencoder\w*)$")
@@ -34,6 +41,7 @@ def measuring_problems(page: Page) -> Iterator[Problem]:
     yield from _table(page)
     yield from _columns(page)
     yield from _typed_columns(page)
+    yield from _varying(page)
 
 
 def _check(page: Page) -> Iterator[Problem]:
@@ -278,3 +286,32 @@ def _misspelt(word: str, line: int, right: str) -> Problem:
 
 
 __all__ = ["COLUMNS", "MARKER", "measuring_problems"]
+
+
+def _varying(page: Page) -> Iterator[Problem]:
+    """A cell that prints what a clock says: nbval must not compare its output."""
+    timed = set(CLOCKS)
+    functions = {f.name: called_in(f) for f in page.nodes(ast.FunctionDef)}
+    for _ in functions:  # a function that calls one that reads a clock reads a clock
+        timed |= {name for name, calls in functions.items() if calls & timed}
+    for cell in page.own_cells:
+        if varies(cell.source):
+            continue
+        runs = [node for node in cell.tree.body if not isinstance(node, DEFINITIONS)]
+        calls = set().union(*map(called_in, runs))
+        if "print" in calls and calls & timed:
+            yield Problem(
+                min(node.lineno for node in runs),
+                "The cell prints what a clock or the memory says, which no second run "
+                "repeats. Write '# Output varies: why.' above it.",
+            )
+
+
+def called_in(tree: ast.AST) -> set[str]:
+    """Names of all functions that the code calls, without what they belong to."""
+    names = (
+        ast.unparse(node.func).rpartition(".")[2]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+    )
+    return set(names)
