@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from nbformat import NotebookNode
 from sphinx_gallery import py_source_parser
 
 from gallery.engines import EngineReport, load_engine_report
@@ -154,12 +155,12 @@ class Tutorial:
         return replace(self.script, blocks=blocks)
 
 
-def _without_log(out: dict) -> dict | None:
+def _without_log(out: NotebookNode) -> NotebookNode | None:
     """The output as it is shown; None where nothing is left of it."""
     if out["output_type"] != "stream" or out["name"] != "stderr":
         return out
     text = LOGGED.sub("", out["text"])
-    return {**out, "text": text} if text.strip() else None
+    return NotebookNode(out, text=text) if text.strip() else None
 
 
 _folder = RECORDINGS
