@@ -769,7 +769,8 @@ print(f"loaded: {len(engines_of(loaded))} engines found")
 #   can.
 # - Several outputs, or an operator in PyTorch at the end: the engine is not marked, and
 #   a later call may overwrite an answer that you kept. With the mark set, a call saves
-#   :recorded:`safe_saved_us` µs, without it :recorded:`unsafe_saved_us`.
+#   :recorded:`safe_saved_us` µs, without it :recorded:`unsafe_saved_us`, in a table of
+#   their own: a host's speed drifts, so compare within a table.
 # - Count the engines that the context manager finds. It does not.
 
 # sphinx_gallery_tags = ["runtime", "memory", "latency"]
