@@ -12,8 +12,8 @@ At a glance
   :recorded:`whole_us` µs with one. The kernels themselves take :recorded:`busy_us` µs.
 - On TensorRT-RTX the default of ``enable_cudagraphs`` takes :recorded:`default_us` µs;
   ask for ``whole_graph_capture``.
-- A graph copies each input into its own buffer, captures anew for each new shape, and
-  holds :recorded:`graph_mib` MiB.
+- A graph reads fixed addresses, so inputs are written in place. Each new shape is
+  captured anew, and a graph holds :recorded:`graph_mib` MiB.
 - No graph where the work depends on the data, as with a boolean mask.
 
 What you will learn
@@ -512,8 +512,7 @@ pd.DataFrame(asked).fillna(0).astype(int)
 # %%
 # The table counts what the host asked for in one call. Without a graph it is one launch
 # per kernel. With ``whole``, and with the graph captured by hand, it is a single
-# launch, and copies. Compare what the host still
-# launches with the default.
+# launch. With the default the host launches as much as without a graph.
 #
 # .. note::
 #
@@ -664,8 +663,9 @@ print("written in place:", torch.equal(held, first), "- and a kept answer change
 error = check(lambda _: replay(), network, (fresh,), (x,), 1e-2, "in place")
 
 # %%
-# ``enable_cudagraphs`` copies your input into its own buffer and its answer out of it,
-# so that neither happens.
+# With ``enable_cudagraphs`` this is not your care. On standard TensorRT it copies each
+# input into a buffer of its own, and the answer out of one; on TensorRT-RTX the engine
+# captures by itself.
 #
 # **Others use the GPU.** While one thread captures, an allocation in another one ends
 # the capture, unless it is told to mind its own thread only. **The work depends on the
