@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from gallery import author_commands
+from gallery import compare as comparison
 from gallery import record as recorder
 from gallery import steady as steadiness
 from gallery import verify as verifier
@@ -81,6 +82,8 @@ def run(words: argparse.Namespace) -> int:
         slots = slots_for(machine, gpus)
         with Display() as display:
             outcomes = run_on_gpus(longest_first(jobs), slots, display.watch)
+    if folder != RECORDINGS:
+        say(f"Beside ours: python -m gallery compare {folder.name}")
     return _close(words.names, scripts, folder, outcomes, failures)
 
 
@@ -124,6 +127,16 @@ def steady(words: argparse.Namespace) -> int:
         f"{100 * steadiness.ALLOWED:.0f}% are allowed."
     )
     return 1 if most > steadiness.ALLOWED else 0
+
+
+def compare(words: argparse.Namespace) -> int:
+    """Show what TensorRT gains on another machine beside what pages show."""
+    pair = comparison.chosen(words.machine)
+    both, names = comparison.beside(*pair), comparison.names(*pair)
+    console.print(comparison.table(both, *names))
+    for sentence in comparison.sentences(both, *names):
+        say(sentence)
+    return 0
 
 
 def status(words: argparse.Namespace) -> int:
@@ -215,6 +228,10 @@ def _parser() -> argparse.ArgumentParser:
     command = add(steady, names=False)
     command.add_argument("name", help="the tutorial that is measured")
     command.add_argument("--beside", required=True, help="what runs on another GPU")
+    command = add(compare, names=False, limit=False)
+    command.add_argument(
+        "machine", nargs="?", help="folder in recordings/; not needed if there is one"
+    )
     add(status, limit=False)
     command = add(check, limit=False)
     command.set_defaults(function=lambda words: check(words.names))

@@ -24,8 +24,9 @@ def cases(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    The fastest first: ``speedup`` of TensorRT's fastest row, the two latencies in ms,
-    the winner's name, seconds until each of the two is ready, and ``bound``: one of
+    The fastest first: ``speedup`` of TensorRT's fastest row, its ``least`` and ``most``
+    within the 20th and 80th percentiles of both, the two latencies in ms, the name of
+    PyTorch's best, seconds until each of the two is ready, and ``bound``: one of
     `BOUNDS`, or "" where no row tells. Empty without rows of both.
     """
     if rows.empty:
@@ -44,6 +45,8 @@ def cases(rows: pd.DataFrame) -> pd.DataFrame:
                 {
                     **case,
                     "speedup": row["speedup"],
+                    "least": other.latency_p20 / row["latency_p80"],
+                    "most": other.latency_p80 / row["latency_p20"],
                     "tensorrt_ms": row["latency_ms"],
                     "pytorch_ms": other.latency_ms,
                     "pytorch": other.backend.removesuffix(CUDA_GRAPH),

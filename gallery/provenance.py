@@ -43,12 +43,16 @@ def file_hashes(folder: Path) -> dict[str, str]:
     }
 
 
+def short_name(gpu: str) -> str:
+    """A GPU without its maker, memory and socket: ``H100``, ``RTX 4090``."""
+    for word in (r"NVIDIA|GeForce", r"\b\d+GB\b", r"\b(SXM|HBM)\d*\w?|\b(PCIe|NVL)\b"):
+        gpu = re.sub(word, " ", gpu, flags=re.IGNORECASE)
+    return " ".join(gpu.replace("-", " ").split())
+
+
 def machine_name(gpu: str, flavor: str) -> str:
     """Folder for recordings of such a machine, as ``h100-rtx``."""
-    name = gpu.lower()
-    for word in (r"nvidia|geforce", r"\b\d+gb\b", r"\b(sxm|hbm)\d*|\b(pcie|nvl)\b"):
-        name = re.sub(word, " ", name)
-    words = re.findall(r"[a-z0-9]+", name)
+    words = re.findall(r"[a-z0-9]+", short_name(gpu).lower())
     return "-".join([*words, "rtx" if flavor.endswith("rtx") else "trt"])
 
 

@@ -11,16 +11,20 @@ from docutils import nodes
 from docutils.utils import column_width
 from sphinx.util.docutils import SphinxDirective
 
+from gallery import compare
 from gallery.benchmarks import all_rows, flavor, ready_medians, result_rows
 from gallery.cards import PATH_FILE
 from gallery.cases import BOUNDS, cases
+from gallery.errors import GalleryError
 from gallery.files import write_if_changed
 from gallery.learning_path import learning_path
 from gallery.plain import rst_escaped
-from gallery.tables import cases_html, table_html
+from gallery.tables import cases_html, machines_html, table_html
 from gallery.tutorial import Tutorial, all_tutorials
 
 FOLDER = "tutorials/results"
+APART = "Bold: the two are apart by more than the spread of the calls."
+ALIKE = "No case is apart by more than the spread of the calls."
 NOTHING = "No tutorial with a benchmark has been recorded with its present code yet."
 
 
@@ -163,6 +167,35 @@ class GalleryCases(SphinxDirective):
         uri = self.env.app.builder.get_relative_uri
         links = {name: uri(self.env.docname, page) for name, page in pages.items()}
         return [nodes.raw("", cases_html(found, links), format="html")]
+
+
+class GalleryMachines(SphinxDirective):
+    """``.. gallery-machines::`` sets other machines beside that which pages show."""
+
+    def run(self) -> list[nodes.Node]:
+        pages = {tutorial.name: tutorial.docname for tutorial in measured()}
+        uri = self.env.app.builder.get_relative_uri
+        links = {name: uri(self.env.docname, page) for name, page in pages.items()}
+        shown, *others = compare.machines() or [""]
+        found = []
+        for other in others:
+            try:
+                both = compare.beside(shown, other)
+            except GalleryError:  # nothing in common
+                continue
+            names = compare.names(shown, other)
+            [section] = self._section(both, *names)
+            section += nodes.raw("", machines_html(both, names, links), format="html")
+            found.append(section)
+        return found
+
+    def _section(self, both: pd.DataFrame, ours: str, theirs: str) -> list[nodes.Node]:
+        title = f"{theirs[0].upper()}{theirs[1:]} beside {ours}"
+        text = f"{rst_escaped(title)}\n{'-' * (column_width(title) * 2)}\n\n"
+        told = compare.sentences(both, ours, theirs)
+        text += "".join(f"- {rst_escaped(sentence)}\n" for sentence in told)
+        text += f"\n{APART if told else ALIKE}\n"
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
 
 
 class GalleryResults(SphinxDirective):

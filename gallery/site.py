@@ -16,6 +16,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 from gallery.cards import PATH_FILE, GalleryCards, index_page
+from gallery.compare import machines
 from gallery.errors import GalleryError
 from gallery.files import place, programs, sweep, write_if_changed, zipped
 from gallery.head import describe, write_sitemap
@@ -28,6 +29,7 @@ from gallery.results import (
     GalleryCases,
     GalleryChart,
     GalleryCompilers,
+    GalleryMachines,
     GalleryRegime,
     GalleryResults,
     measured,
@@ -68,6 +70,8 @@ def check_sources(app: Sphinx) -> None:
         for tutorial in all_tutorials():
             tutorial.check_values()
             show(tutorial)
+        for machine in machines()[1:]:
+            list(all_tutorials(machine))  # a broken one is told now
         measured()
         learning_path(PATH_FILE)
         for page in sorted(Path(app.srcdir).glob("*.rst")):
@@ -153,7 +157,10 @@ def program_links(tutorial: Tutorial) -> str:
 def marks(app: Sphinx, pages: set[str]) -> dict[str, str]:
     """For each page that Sphinx cannot see the sources of: a hash of them."""
     own = {path.stem: path.parent.name + fingerprint(path) for path in find_scripts()}
-    everything = hashlib.sha256(repr(sorted(own.items())).encode())
+    others = [
+        fingerprint(path, name) for name in machines()[1:] for path in find_scripts()
+    ]
+    everything = hashlib.sha256(repr([sorted(own.items()), others]).encode())
     for file in (PATH_FILE, EXAMPLES / "GALLERY_HEADER.rst"):
         everything.update(file.read_bytes() if file.exists() else b"")
     found = {}
@@ -213,6 +220,7 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("gallery-compilers", GalleryCompilers)
     app.add_directive("gallery-chart", GalleryChart)
     app.add_directive("gallery-cases", GalleryCases)
+    app.add_directive("gallery-machines", GalleryMachines)
     app.add_directive("gallery-regime", GalleryRegime)
     app.add_directive("gallery-results", GalleryResults)
     app.connect("builder-inited", check_sources, priority=BEFORE_SPHINX_GALLERY)

@@ -82,11 +82,47 @@ def cases_html(frame: pd.DataFrame, links: dict[str, str]) -> str:
             told = BINDS.get(bound, "What binds is not recorded")
             group = f'<tr class="group"><th colspan="{len(heads)}">{told}</th></tr>'
             bodies += f"<tbody>{group}{rows}</tbody>\n"
+    return _plain_table(heads, bodies)
+
+
+def machines_html(
+    both: pd.DataFrame, names: tuple[str, str], links: dict[str, str]
+) -> str:
+    """Return `gallery.compare.beside` as HTML; bold where the two are apart.
+
+    `names` are those of the two GPUs; `links` lead to the tutorials.
+    """
+    heads = ["model and shape", *(f"over PyTorch, {name}" for name in names)]
+    heads += [*(f"TensorRT, ms, {name}" for name in names), "what binds"]
+    columns = [
+        *(numbers(both[key], 2) for key in ("speedup_one", "speedup_other")),
+        *(_digits(both[key]) for key in ("tensorrt_ms_one", "tensorrt_ms_other")),
+        [" / ".join(dict.fromkeys(bounds)) for bounds in _bounds(both)],
+    ]
+    rows = ""
+    for case, *cells in zip(both.itertuples(), *columns):
+        row = _case_name(case, links)
+        row += "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
+        rows += f"<tr{' class=best' if case.differs else ''}>{row}</tr>\n"
+    return _plain_table(heads, f"<tbody>{rows}</tbody>\n")
+
+
+def _bounds(both: pd.DataFrame) -> list[list[str]]:
+    pairs = zip(both.bound_one, both.bound_other)
+    return [[bound or DASH for bound in pair] for pair in pairs]
+
+
+def _plain_table(heads: list[str], bodies: str) -> str:
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
     return (
         '<div class="benchmark" tabindex="0"><table class="table benchmark">'
         f"<thead><tr>{head}</tr></thead>\n{bodies}</table></div>"
     )
+
+
+def _case_name(case: tuple, links: dict[str, str]) -> str:
+    name = escape(f"{case.model}, {case.shape}, {case.precision}")
+    return f'<th scope="row"><a href="{escape(links[case.tutorial])}">{name}</a></th>'
 
 
 def _case_rows(frame: pd.DataFrame, links: dict[str, str]) -> str:
@@ -101,10 +137,7 @@ def _case_rows(frame: pd.DataFrame, links: dict[str, str]) -> str:
     ]
     rows = ""
     for case, *cells in zip(frame.itertuples(), *columns):
-        name = escape(f"{case.model}, {case.shape}, {case.precision}")
-        row = (
-            f'<th scope="row"><a href="{escape(links[case.tutorial])}">{name}</a></th>'
-        )
+        row = _case_name(case, links)
         row += "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
         rows += f"<tr{' class=best' if case.speedup > 1 else ''}>{row}</tr>\n"
     return rows

@@ -185,10 +185,15 @@ def use_recordings(machine: str) -> None:
     _folder = folder
 
 
-def fingerprint(path: Path) -> str:
+def recording_folder(machine: str | None = None) -> Path:
+    """Where a kind of machine's recordings lie; by default that which pages show."""
+    return ALL_RECORDINGS / machine if machine else _folder
+
+
+def fingerprint(path: Path, machine: str | None = None) -> str:
     """A hash of everything that a tutorial's page is made of."""
     digest = hashlib.sha256()
-    recording = recording_path(path.stem, _folder)
+    recording = recording_path(path.stem, recording_folder(machine))
     for part in (path, recording, ENGINES / f"{path.stem}.json"):
         digest.update(part.read_bytes() if part.exists() else b"none")
         digest.update(b"\0")
@@ -196,9 +201,9 @@ def fingerprint(path: Path) -> str:
 
 
 @lru_cache(maxsize=256)
-def _load(path: Path, mark: str) -> Tutorial:
+def _load(path: Path, folder: Path, mark: str) -> Tutorial:
     script = read_script(path)
-    recording = load_recording(script.name, _folder)
+    recording = load_recording(script.name, folder)
     return Tutorial(script, recording, load_engine_report(script))
 
 
@@ -211,10 +216,10 @@ def load_tutorial(name: str) -> Tutorial:
         If there is none, or a file of it is broken.
     """
     [path] = find_scripts([name])
-    return _load(path, fingerprint(path))
+    return _load(path, _folder, fingerprint(path))
 
 
-def all_tutorials() -> Iterator[Tutorial]:
-    """Every tutorial, ordered by its file."""
+def all_tutorials(machine: str | None = None) -> Iterator[Tutorial]:
+    """Every tutorial, ordered by its file, with this machine's recording."""
     for path in find_scripts():
-        yield _load(path, fingerprint(path))
+        yield _load(path, recording_folder(machine), fingerprint(path, machine))

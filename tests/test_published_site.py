@@ -429,7 +429,8 @@ def test_rows_can_be_sorted_and_filtered(open_page):
     page.locator(".table-filter input").fill("tensorrt, cuda graph")
     rows = page.locator("tbody tr:not(.group):visible")
     assert 0 < rows.count() < everything
-    assert all("CUDA graph" in text for text in rows.all_inner_texts())
+    texts = rows.all_inner_texts()
+    assert all("TensorRT" in text and "CUDA graph" in text for text in texts)
 
 
 def test_the_header_is_one_line_high(open_page):

@@ -44,7 +44,8 @@ function filterTables(box) {
     const words = input.value.toLowerCase().split(/[\s,]+/).filter(Boolean);
     let shown = 0;
     for (const section of sections) {
-      const about = ["h3", "caption"].map((name) => textOf(section, name)).join(" ");
+      // Not the title: it names the compiler, and would match for every row.
+      const about = textOf(section, "caption");
       for (const body of section.querySelectorAll("tbody")) {
         const group = textOf(body, ".group");
         const rows = [...body.querySelectorAll("tr:not(.group)")];

@@ -1,0 +1,150 @@
+"""Several machines beside each other: what TensorRT gains on each of them."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from gallery.benchmarks import GROUP, all_rows, flavor
+from gallery.cases import cases
+from gallery.errors import GalleryError
+from gallery.paths import ALL_RECORDINGS, ROOT
+from gallery.provenance import short_name
+from gallery.tutorial import all_tutorials, recording_folder
+
+KEYS = ["tutorial", *GROUP]
+# Rows in a CUDA graph move by this much from one recording to the next.
+AGAIN = 0.03
+
+
+def machines() -> list[str]:
+    """Kinds of machines with recordings; that which pages show comes first."""
+    shown = recording_folder().name
+    found = {path.parent.name for path in ALL_RECORDINGS.glob("*/*.ipynb")}
+    return sorted(found, key=lambda name: (name != shown, name))
+
+
+def is_yours(machine: str) -> bool:
+    """Whether its recordings were made here: git does not know them yet."""
+    known = subprocess.run(
+        ["git", "ls-files", str(ALL_RECORDINGS / machine)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return known.returncode == 0 and not known.stdout.strip()
+
+
+def names(one: str, other: str) -> tuple[str, str]:
+    """Both GPUs in few words, with their compilers where these differ."""
+    facts = [_facts(machine) for machine in (one, other)]
+    flavors = [flavor(fact) for fact in facts]
+    told = []
+    for machine, fact, compiler in zip((one, other), facts, flavors):
+        whose = "your " if is_yours(machine) else ""
+        apart = f" ({compiler})" if len(set(flavors)) > 1 else ""
+        told.append(f"{whose}{short_name(fact['gpu'])}{apart}")
+    return told[0], told[1]
+
+
+def _facts(machine: str) -> dict:
+    recorded = (t.recording for t in all_tutorials(machine) if t.recording)
+    return next(recorded).provenance
+
+
+def cases_on(machine: str) -> pd.DataFrame:
+    """`gallery.cases.cases` of all its recordings whose code is still the same."""
+    recorded = [t for t in all_tutorials(machine) if t.recording]
+    return cases(all_rows(recorded))
+
+
+def beside(one: str, other: str) -> pd.DataFrame:
+    """What both have recorded, a line a case.
+
+    Returns
+    -------
+    Columns `KEYS`, then those of `cases` with the endings ``_one`` and ``_other``, and
+    ``differs``: whether the two speedups are apart by more than either spreads.
+
+    Raises
+    ------
+    GalleryError
+        If they have no case in common.
+    """
+    first, second = cases_on(one), cases_on(other)
+    if first.empty or second.empty or not (set(_keys(first)) & set(_keys(second))):
+        raise GalleryError(
+            f"{one} and {other} have no benchmark of the present code in common. "
+            "Record one on your GPU: nox -s gallery"
+        )
+    both = first.merge(second, on=KEYS, suffixes=("_one", "_other"))
+    above = both.least_other > both.most_one * (1 + AGAIN)
+    below = both.most_other < both.least_one * (1 - AGAIN)
+    return both.assign(differs=above | below)
+
+
+def _keys(found: pd.DataFrame) -> list[tuple]:
+    return list(found[KEYS].itertuples(index=False, name=None))
+
+
+def sentences(both: pd.DataFrame, ours: str, theirs: str) -> list[str]:
+    """Where two machines differ by more than their spread, in words.
+
+    Parameters
+    ----------
+    both
+        From `beside`.
+    ours, theirs
+        From `names`.
+    """
+    return [
+        f"On {theirs} TensorRT is {row.speedup_other:.2f} times as fast as the best of "
+        f"PyTorch ({row.model}, {row.shape}), on {ours} {row.speedup_one:.2f} times."
+        for row in both[both.differs].itertuples()
+    ]
+
+
+def table(both: pd.DataFrame, ours: str, theirs: str) -> Table:
+    """The same as a table, for rich to print."""
+    out = Table(title=f"{theirs} beside {ours}", title_justify="left")
+    out.add_column("model and shape")
+    for name in (ours, theirs):
+        out.add_column(f"over PyTorch, {name}", justify="right")
+    for name in (ours, theirs):
+        out.add_column(f"TensorRT, ms, {name}", justify="right")
+    out.add_column("apart by more than the spread")
+    for row in both.itertuples():
+        words = [
+            f"{row.model}, {row.shape}, {row.precision}",
+            *(f"{speedup:.2f}" for speedup in (row.speedup_one, row.speedup_other)),
+            *(f"{ms:.3g}" for ms in (row.tensorrt_ms_one, row.tensorrt_ms_other)),
+            "yes" if row.differs else "no",
+        ]
+        out.add_row(*map(Text, words))
+    return out
+
+
+def chosen(name: str | None) -> tuple[str, str]:
+    """That which pages show, and the machine to set beside it.
+
+    Raises
+    ------
+    GalleryError
+        If there is no such machine, or none is named and there is not exactly one.
+    """
+    shown, *others = machines() or [recording_folder().name]
+    known = ", ".join(others) or "none"
+    if name is None and len(others) == 1:
+        return shown, others[0]
+    if name not in others:
+        what = f"no recordings of {name!r}" if name else "no single other machine"
+        raise GalleryError(
+            f"There are {what} beside {shown}. There are: {known}. "
+            "Record on your GPU with nox -s gallery, or name one: "
+            "python -m gallery compare NAME"
+        )
+    return shown, name
