@@ -132,7 +132,7 @@ def steady(words: argparse.Namespace) -> int:
 def compare(words: argparse.Namespace) -> int:
     """Show what TensorRT gains on another machine beside what pages show."""
     pair = comparison.chosen(words.machine)
-    both, names = comparison.beside(*pair), comparison.names(*pair)
+    both, names = comparison.beside(*pair), comparison.labels([*pair]).values()
     console.print(comparison.table(both, *names))
     for sentence in comparison.sentences(both, *names):
         say(sentence)

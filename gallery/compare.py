@@ -39,16 +39,16 @@ def is_yours(machine: str) -> bool:
     return known.returncode == 0 and not known.stdout.strip()
 
 
-def names(one: str, other: str) -> tuple[str, str]:
-    """Both GPUs in few words, with their compilers where these differ."""
-    facts = [_facts(machine) for machine in (one, other)]
-    flavors = [flavor(fact) for fact in facts]
-    told = []
-    for machine, fact, compiler in zip((one, other), facts, flavors):
-        whose = "your " if is_yours(machine) else ""
-        apart = f" ({compiler})" if len(set(flavors)) > 1 else ""
-        told.append(f"{whose}{short_name(fact['gpu'])}{apart}")
-    return told[0], told[1]
+def labels(machines: list[str]) -> dict[str, str]:
+    """Each one's GPU in few words, with its compiler where they differ in that."""
+    facts = {machine: _facts(machine) for machine in machines}
+    several = len({flavor(fact) for fact in facts.values()}) > 1
+    return {
+        machine: ("your " if is_yours(machine) else "")
+        + short_name(fact["gpu"])
+        + (f" ({flavor(fact)})" if several else "")
+        for machine, fact in facts.items()
+    }
 
 
 def _facts(machine: str) -> dict:
@@ -99,7 +99,7 @@ def sentences(both: pd.DataFrame, ours: str, theirs: str) -> list[str]:
     both
         From `beside`.
     ours, theirs
-        From `names`.
+        From `labels`.
     """
     return [
         f"On {theirs} TensorRT is {row.speedup_other:.2f} times as fast as the best of "

@@ -72,8 +72,6 @@ def place(tutorial: Tutorial, shown: Shown, folder: Path, address: str = "") -> 
     Notebooks link to the pages of the site with this address, if there is one.
     """
     images, downloads = folder / "images", folder / "downloads"
-    for name, data in shown.files.items():
-        write_if_changed(images / name, data)
     write_card_figure(tutorial, shown, images)
     notebook = notebook_bytes(tutorial, address)
     write_if_changed(downloads / f"{tutorial.name}.ipynb", notebook)
@@ -85,6 +83,12 @@ def place(tutorial: Tutorial, shown: Shown, folder: Path, address: str = "") -> 
         *programs(tutorial),
     ]
     write_if_changed(downloads / f"{tutorial.name}.zip", zipped(files))
+
+
+def place_pictures(shown: Shown, folder: Path) -> None:
+    """Write recorded pictures to where their pages look for them."""
+    for name, data in shown.files.items():
+        write_if_changed(folder / "images" / name, data)
 
 
 def programs(tutorial: Tutorial) -> list[tuple[str, bytes]]:

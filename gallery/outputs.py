@@ -161,7 +161,9 @@ def _kind(out: dict) -> str:
 
 def _picture(tutorial: Tutorial, shown: Shown, out: dict, kind: str, alt: str) -> str:
     data = out["data"][kind]
-    name = f"recorded_{tutorial.name}_{len(shown.files) + 1:03d}.{PICTURES[kind]}"
+    number = f"{len(shown.files) + 1:03d}"
+    parts = filter(None, ["recorded", tutorial.name, tutorial.machine, number])
+    name = f"{'_'.join(parts)}.{PICTURES[kind]}"
     is_text = kind == "image/svg+xml"
     shown.files[name] = data.encode() if is_text else base64.b64decode(data)
     width = out.get("metadata", {}).get(kind, {}).get("width")

@@ -8,6 +8,7 @@ from textwrap import indent
 from gallery.box import provenance, warnings
 from gallery.errors import GalleryError
 from gallery.outputs import FIGURE, show
+from gallery.several import Versions, blocks, choice, roles, value, versions
 from gallery.tutorial import Tutorial
 from gallery.write_ruler import MARKER
 
@@ -36,17 +37,19 @@ def replay(page: str, tutorial: Tutorial) -> str:
     GalleryError
         If a value or an output cannot be shown, or has no place on the page.
     """
-    cells = show(tutorial).cells
-    blocks = tutorial.script.blocks
-    code_lines = [block.lineno for block in blocks if block.type == "code"]
+    found = versions(tutorial)
+    shown = [show(version).cells for version in found.values()]
+    cells = [blocks(list(texts), found) for texts in zip(*shown)]
+    script_blocks = tutorial.script.blocks
+    code_lines = [block.lineno for block in script_blocks if block.type == "code"]
     # The pieces: text before the first header, then (line number, text) pairs.
     first, *pieces = BLOCK_HEADER.split(page)
-    page = _with_boxes(tutorial.filled_rst(first), tutorial)
+    page = _with_boxes(_filled(first, tutorial, found), tutorial, found)
     placed = set()
     for line, text in zip(pieces[::2], pieces[1::2]):
         page += f".. GENERATED FROM PYTHON SOURCE LINES {line}"
         if int(line) not in code_lines:
-            page += tutorial.filled_rst(text)
+            page += _filled(text, tutorial, found)
             continue
         number = code_lines.index(int(line))
         page += _with_outputs(text, cells[number])
@@ -60,15 +63,20 @@ def replay(page: str, tutorial: Tutorial) -> str:
     return page
 
 
-def _with_boxes(first: str, tutorial: Tutorial) -> str:
+def _filled(text: str, tutorial: Tutorial, found: Versions) -> str:
+    return tutorial.filled_rst(text, lambda name: value(name, found))
+
+
+def _with_boxes(first: str, tutorial: Tutorial, found: Versions) -> str:
     """Warnings stand below the title, provenance after *At a glance*."""
     title = TITLE_UNDERLINE.search(first)
     head, rest = first[: title.end()], first[title.end() :]
     sections = [m for m in SECTION.finditer(rest) if m[1].strip() != AT_A_GLANCE]
     position = sections[0].start() if sections else len(rest)
+    boxes = blocks([provenance(version) for version in found.values()], found)
     return (
-        f"{head}\n{warnings(tutorial)}\n{rest[:position]}\n"
-        f"{provenance(tutorial)}\n{rest[position:]}"
+        f"{head}\n{roles(found)}{warnings(tutorial)}\n{choice(found)}\n"
+        f"{rest[:position]}\n{boxes}\n\n{rest[position:]}"
     )
 
 

@@ -183,7 +183,7 @@ class GalleryMachines(SphinxDirective):
                 both = compare.beside(shown, other)
             except GalleryError:  # nothing in common
                 continue
-            names = compare.names(shown, other)
+            names = tuple(compare.labels([shown, other]).values())
             [section] = self._section(both, *names)
             section += nodes.raw("", machines_html(both, names, links), format="html")
             found.append(section)

@@ -18,7 +18,14 @@ from sphinx.application import Sphinx
 from gallery.cards import PATH_FILE, GalleryCards, index_page
 from gallery.compare import machines
 from gallery.errors import GalleryError
-from gallery.files import place, programs, sweep, write_if_changed, zipped
+from gallery.files import (
+    place,
+    place_pictures,
+    programs,
+    sweep,
+    write_if_changed,
+    zipped,
+)
 from gallery.head import describe, write_sitemap
 from gallery.learning_path import learning_path
 from gallery.outputs import show
@@ -37,6 +44,7 @@ from gallery.results import (
     write_downloads,
 )
 from gallery.script import find_scripts
+from gallery.several import versions
 from gallery.tutorial import (
     Tutorial,
     all_tutorials,
@@ -71,7 +79,7 @@ def check_sources(app: Sphinx) -> None:
             tutorial.check_values()
             show(tutorial)
         for machine in machines()[1:]:
-            list(all_tutorials(machine))  # a broken one is told now
+            list(map(show, all_tutorials(machine)))  # a broken one is told now
         measured()
         learning_path(PATH_FILE)
         for page in sorted(Path(app.srcdir).glob("*.rst")):
@@ -121,6 +129,8 @@ def place_recordings(app: Sphinx) -> None:
         for tutorial in all_tutorials():
             folder = Path(app.srcdir) / tutorial.docname.rpartition("/")[0]
             place(tutorial, show(tutorial), folder, app.config.html_baseurl)
+            for version in versions(tutorial).values():
+                place_pictures(show(version), folder)
             path = folder / "downloads" / f"{tutorial.name}.ipynb"
             notebooks.append((f"{folder.name}/{path.name}", path.read_bytes()))
     except GalleryError as error:
@@ -156,11 +166,12 @@ def program_links(tutorial: Tutorial) -> str:
 
 def marks(app: Sphinx, pages: set[str]) -> dict[str, str]:
     """For each page that Sphinx cannot see the sources of: a hash of them."""
-    own = {path.stem: path.parent.name + fingerprint(path) for path in find_scripts()}
-    others = [
-        fingerprint(path, name) for name in machines()[1:] for path in find_scripts()
-    ]
-    everything = hashlib.sha256(repr([sorted(own.items()), others]).encode())
+    of_all = ["", *machines()[1:]]
+    own = {
+        path.stem: path.parent.name + "".join(fingerprint(path, m) for m in of_all)
+        for path in find_scripts()
+    }
+    everything = hashlib.sha256(repr(sorted(own.items())).encode())
     for file in (PATH_FILE, EXAMPLES / "GALLERY_HEADER.rst"):
         everything.update(file.read_bytes() if file.exists() else b"")
     found = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,7 +15,6 @@ from sphinx_gallery import py_source_parser
 from gallery.engines import EngineReport, load_engine_report
 from gallery.errors import GalleryError
 from gallery.paths import ALL_RECORDINGS, ENGINES, RECORDINGS
-from gallery.plain import rst_escaped
 from gallery.recording import Recording, load_recording, recording_path
 from gallery.script import Script, find_scripts, read_script
 from gallery.values import ABSENT, fill, look_up, names_quoted, printed_values
@@ -37,11 +36,14 @@ class Tutorial:
     recording, report
         What was measured on a GPU, and what was built without one; None where there
         is none.
+    machine
+        The folder of the recording, where it is not that which pages show.
     """
 
     script: Script
     recording: Recording | None
     report: EngineReport | None = None
+    machine: str = ""
 
     @property
     def name(self) -> str:
@@ -103,9 +105,9 @@ class Tutorial:
         """The text with its recorded values; no *at a glance* that lacks one."""
         return fill(self._told(text), self.value)
 
-    def filled_rst(self, text: str) -> str:
-        """The same where the values stand in reStructuredText."""
-        return fill(self._told(text), lambda name: rst_escaped(self.value(name)))
+    def filled_rst(self, text: str, value_of: Callable[[str], str]) -> str:
+        """The same in reStructuredText, with values that are such themselves."""
+        return fill(self._told(text), value_of)
 
     def _told(self, text: str) -> str:
         return AT_A_GLANCE.sub(lambda found: self._if_recorded(found[0]), text)
@@ -185,15 +187,16 @@ def use_recordings(machine: str) -> None:
     _folder = folder
 
 
-def recording_folder(machine: str | None = None) -> Path:
+def recording_folder(machine: str = "") -> Path:
     """Where a kind of machine's recordings lie; by default that which pages show."""
     return ALL_RECORDINGS / machine if machine else _folder
 
 
-def fingerprint(path: Path, machine: str | None = None) -> str:
+def fingerprint(path: Path, machine: str = "") -> str:
     """A hash of everything that a tutorial's page is made of."""
     digest = hashlib.sha256()
     recording = recording_path(path.stem, recording_folder(machine))
+    digest.update(str(recording).encode())
     for part in (path, recording, ENGINES / f"{path.stem}.json"):
         digest.update(part.read_bytes() if part.exists() else b"none")
         digest.update(b"\0")
@@ -201,14 +204,14 @@ def fingerprint(path: Path, machine: str | None = None) -> str:
 
 
 @lru_cache(maxsize=256)
-def _load(path: Path, folder: Path, mark: str) -> Tutorial:
+def _load(path: Path, machine: str, mark: str) -> Tutorial:
     script = read_script(path)
-    recording = load_recording(script.name, folder)
-    return Tutorial(script, recording, load_engine_report(script))
+    recording = load_recording(script.name, recording_folder(machine))
+    return Tutorial(script, recording, load_engine_report(script), machine)
 
 
-def load_tutorial(name: str) -> Tutorial:
-    """The tutorial with this name, as its files are now.
+def load_tutorial(name: str, machine: str = "") -> Tutorial:
+    """The tutorial with this name, as its files are now, with a machine's recording.
 
     Raises
     ------
@@ -216,10 +219,10 @@ def load_tutorial(name: str) -> Tutorial:
         If there is none, or a file of it is broken.
     """
     [path] = find_scripts([name])
-    return _load(path, _folder, fingerprint(path))
+    return _load(path, machine, fingerprint(path, machine))
 
 
-def all_tutorials(machine: str | None = None) -> Iterator[Tutorial]:
+def all_tutorials(machine: str = "") -> Iterator[Tutorial]:
     """Every tutorial, ordered by its file, with this machine's recording."""
     for path in find_scripts():
-        yield _load(path, recording_folder(machine), fingerprint(path, machine))
+        yield _load(path, machine, fingerprint(path, machine))

@@ -71,6 +71,7 @@ plt.show()
 # Versions of the stand-ins; those of the stack are the pinned ones.
 PACKAGES = {"torch": "2.14.0", "torch-tensorrt-rtx": "2.14.0", "tensorrt-rtx": "1.0"}
 TEST_GPU = ["Test GPU", 79.0]
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def python_path(folder: Path) -> str:
@@ -258,3 +259,16 @@ def build_site(
         timeout=300,
         env=env,
     )
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()

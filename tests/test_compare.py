@@ -33,7 +33,7 @@ def record_on(project: Path, machine: str, tensorrt_ms: float, **facts) -> Path:
     return path
 
 
-def under_git(project: Path, *published: str) -> None:
+def git_knows(project: Path, *published: str) -> None:
     """Let git know these machines' recordings, and no others."""
     git = ["git", "-C", str(project)]
     subprocess.run([*git, "init", "-q"], check=True)
@@ -46,7 +46,7 @@ def two(project):
     """A project with ours, and one from a faster GPU that git does not know."""
     record_on(project, "h100-rtx", 1.25, gpu="NVIDIA H100 80GB HBM3")
     record_on(project, "rtx-4090-rtx", 0.5, gpu="NVIDIA GeForce RTX 4090")
-    under_git(project, "h100-rtx")
+    git_knows(project, "h100-rtx")
     return project
 
 
@@ -61,7 +61,7 @@ def test_ones_own_gpu_stands_beside_ours(two):
 
 
 def test_a_published_recording_is_not_yours(two):
-    under_git(two, "h100-rtx", "rtx-4090-rtx")
+    git_knows(two, "h100-rtx", "rtx-4090-rtx")
     told = " ".join(run_gallery(two, "compare", "rtx-4090-rtx").stdout.split())
     assert "On RTX 4090 TensorRT is 2.00" in told
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from tests.conftest import ROOT, build_site
 from tests.site_speed import copy_sources
 
 NAMES = [path.stem for path in find_scripts()]
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -219,19 +217,6 @@ def test_every_page_has_a_description_and_a_title_of_its_own(site):
     assert len(set(descriptions)) == len(descriptions)
     index = (site / "index.html").read_text()
     assert "<title>Torch-TensorRT tutorials</title>" in " ".join(index.split())
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
 
 
 # The contrast of an element's text with the first background that is not transparent.

@@ -4,6 +4,7 @@ import pytest
 
 from gallery.errors import GalleryError
 from gallery.files import with_outputs
+from gallery.several import value
 from gallery.terminal import last_state
 from gallery.values import names_quoted, printed_values
 from tests.made import changed, made, stream
@@ -44,7 +45,7 @@ def test_a_value_is_words_and_no_markup(tmp_path):
     tutorial = made(
         tmp_path, PROSE, [stream("build_s = a_ *b\n")], [stream("faster = 1")]
     )
-    assert tutorial.filled_rst(":recorded:`build_s`") == r"a\_ \*b"
+    assert value("build_s", {"": tutorial}) == r"a\_ \*b"
 
 
 def test_a_withdrawn_value_is_told(tutorial):

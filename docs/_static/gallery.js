@@ -1,5 +1,5 @@
-// Sorts and filters tables, filters cards by tag, opens figures. Pages are whole
-// without it.
+// Sorts and filters tables, filters cards by tag, opens figures, and shows the outputs
+// of the machine that a reader chose. Pages are whole without it.
 "use strict";
 
 function sortable(table) {
@@ -97,7 +97,39 @@ function openable(figure) {
   link.append(figure);
 }
 
+// A browser may forbid to keep anything; then the choice holds for the page.
+function kept(value) {
+  try {
+    if (value) localStorage.setItem("gallery-machine", value);
+    return localStorage.getItem("gallery-machine");
+  } catch {
+    return value;
+  }
+}
+
+function chooseMachine(box) {
+  const buttons = [...box.querySelectorAll("button")];
+  const show = (name) => {
+    for (const node of document.querySelectorAll(".on-machine")) {
+      node.classList.toggle("shown-machine", node.classList.contains(`on-${name}`));
+    }
+    for (const button of buttons) {
+      button.setAttribute("aria-pressed", String(button.dataset.machine === name));
+    }
+  };
+  for (const button of buttons) {
+    button.addEventListener("click", () => {
+      show(button.dataset.machine);
+      kept(button.dataset.machine);
+    });
+  }
+  const chosen = kept();
+  if (buttons.some((button) => button.dataset.machine === chosen)) show(chosen);
+  box.hidden = false;
+}
+
 document.querySelectorAll("img.recorded-figure").forEach(openable);
+document.querySelectorAll(".machine-choice").forEach(chooseMachine);
 document.querySelectorAll("table.benchmark").forEach(sortable);
 document.querySelectorAll(".table-filter").forEach(filterTables);
 document.querySelectorAll(".tag-filter").forEach(filterCards);
