@@ -12,6 +12,7 @@ from gallery import compare as comparison
 from gallery import record as recorder
 from gallery import steady as steadiness
 from gallery import verify as verifier
+from gallery.accept import refusals
 from gallery.batch import (
     Batch,
     Job,
@@ -139,6 +140,17 @@ def compare(words: argparse.Namespace) -> int:
     return 0
 
 
+def accept(words: argparse.Namespace) -> int:
+    """Say of each recording of a machine whether it can become part of the gallery."""
+    found = refusals(words.machine)
+    for name, reasons in found.items():
+        if not reasons:
+            say(f"{name}: accepted")
+        for reason in reasons:
+            say(f"{name}: refused. {reason}", "red")
+    return 1 if any(found.values()) else 0
+
+
 def status(words: argparse.Namespace) -> int:
     """Show what the repository holds for each tutorial."""
     scripts, failures = _read(words.names)
@@ -232,6 +244,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "machine", nargs="?", help="folder in recordings/; not needed if there is one"
     )
+    command = add(accept, names=False, limit=False)
+    command.add_argument("machine", help="folder in recordings/")
     add(status, limit=False)
     command = add(check, limit=False)
     command.set_defaults(function=lambda words: check(words.names))

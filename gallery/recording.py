@@ -78,7 +78,7 @@ class Recording:
         found = []
         for name, version in self.provenance["packages"].items():
             now = pinned.get(name)
-            if now and version.partition("+")[0] != now:
+            if now and version and version.partition("+")[0] != now:
                 found.append(f"{name} {version} (now {now})")
         folder = brought / self.path.stem
         if folder.is_dir() and where.file_hashes(folder) != self.provenance["brought"]:
