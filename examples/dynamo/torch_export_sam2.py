@@ -698,7 +698,7 @@ def tuned(part):
 
 tuned_encoder, tuned_decoder = tuned(encoder), tuned(decoder)
 check(tuned_encoder, encoder, other_image, image, TOLERANCE, "tuned encoder")
-check(tuned_decoder, decoder, there, here, TOLERANCE, "tuned decoder")
+error = check(tuned_decoder, decoder, there, here, TOLERANCE, "tuned decoder")
 
 # %%
 # What can be reached at best? A GPU is no faster than its arithmetic or its memory.
