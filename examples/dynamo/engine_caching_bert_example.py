@@ -14,8 +14,9 @@ At a glance
   :recorded:`plain_second_s` s: it finds the kernels of the first, unasked.
 - With the engine cache as well the second is ready after :recorded:`both_s` s. The cache
   alone, without the kernels, gives :recorded:`engines_s` s.
-- A saved module is ready after :recorded:`saved_s` s, and :recorded:`saved_warm_s` s where
-  kernels are found; Inductor's second process after :recorded:`inductor_second_s` s.
+- A saved module is ready after :recorded:`saved_s` s, and after :recorded:`saved_warm_s`
+  s the second time: it has no runtime cache. A pickled one that is given it:
+  :recorded:`pickled_warm_s` s. Inductor's second process: :recorded:`inductor_second_s` s.
 
 What you will learn
 -------------------
@@ -746,7 +747,12 @@ for file in [*files, *folder.glob("*/torch_tensorrt_*/runtime_cache.bin")]:
 #   :recorded:`plain_second_s` s: its first call takes :recorded:`first_call_warm_s` s
 #   instead of :recorded:`first_call_cold_s` s.
 # - A hit in the engine cache makes the build :recorded:`build_hit_s` s instead of
-#   :recorded:`build_cold_s` s.
+#   :recorded:`build_cold_s` s. The process that fills the cache pays for it: it is the
+#   first line of the first output above.
+# - Make sure that what you ship has a runtime cache: a module from
+#   ``torch_tensorrt.save`` has none, and its second process is ready after
+#   :recorded:`saved_warm_s` s; a pickled one that is given it after
+#   :recorded:`pickled_warm_s` s.
 # - Importing takes :recorded:`import_s` s in every process; no cache shortens that.
 
 # sphinx_gallery_tags = ["engine cache", "runtime cache", "transformers", "startup"]

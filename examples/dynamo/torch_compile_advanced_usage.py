@@ -17,7 +17,8 @@ At a glance
 - A build that fails in silence answers rightly, with :recorded:`silent_engines`
   engines: pass ``pass_through_build_failures``.
 - All in float16 the answer is off by :recorded:`error_half`, with autocast by
-  :recorded:`error_autocast`.
+  :recorded:`error_autocast`, and if autocast spares norms and GELU by
+  :recorded:`error_spared`.
 
 What you will learn
 -------------------
