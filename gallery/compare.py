@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 
 import pandas as pd
@@ -21,14 +22,16 @@ AGAIN = 0.03
 
 
 def machines() -> list[str]:
-    """Kinds of machines with recordings; that which pages show comes first."""
+    """That which pages show, then the other kinds of machines with recordings."""
     shown = recording_folder().name
     found = {path.parent.name for path in ALL_RECORDINGS.glob("*/*.ipynb")}
-    return sorted(found, key=lambda name: (name != shown, name))
+    return [shown, *sorted(found - {shown})]
 
 
 def is_yours(machine: str) -> bool:
     """Whether its recordings were made here: git does not know them yet."""
+    if not shutil.which("git"):
+        return False
     known = subprocess.run(
         ["git", "ls-files", str(ALL_RECORDINGS / machine)],
         cwd=ROOT,
@@ -136,7 +139,7 @@ def chosen(name: str | None) -> tuple[str, str]:
     GalleryError
         If there is no such machine, or none is named and there is not exactly one.
     """
-    shown, *others = machines() or [recording_folder().name]
+    shown, *others = machines()
     known = ", ".join(others) or "none"
     if name is None and len(others) == 1:
         return shown, others[0]

@@ -176,7 +176,7 @@ class GalleryMachines(SphinxDirective):
         pages = {tutorial.name: tutorial.docname for tutorial in measured()}
         uri = self.env.app.builder.get_relative_uri
         links = {name: uri(self.env.docname, page) for name, page in pages.items()}
-        shown, *others = compare.machines() or [""]
+        shown, *others = compare.machines()
         found = []
         for other in others:
             try:

@@ -25,7 +25,7 @@ def versions(tutorial: Tutorial) -> Versions:
     """
     if not tutorial.is_complete:
         return {"": tutorial}
-    shown, *others = machines() or [""]
+    shown, *others = machines()
     found = {name: load_tutorial(tutorial.name, name) for name in others}
     whole = {name: other for name, other in found.items() if other.is_complete}
     return {shown: tutorial, **whole}

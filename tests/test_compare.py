@@ -66,6 +66,13 @@ def test_a_published_recording_is_not_yours(two):
     assert "On RTX 4090 TensorRT is 2.00" in told
 
 
+def test_without_git_nothing_is_yours(two, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = run_gallery(two, "compare")
+    assert done.returncode == 0, done.stderr
+    assert "On RTX 4090 TensorRT" in " ".join(done.stdout.split())
+
+
 def test_the_compiler_is_named_where_it_differs(two):
     facts = {"gpu": "NVIDIA A100-SXM4-40GB", "tensorrt_flavor": "torch-tensorrt"}
     record_on(two, "a100-trt", 0.5, **facts)
