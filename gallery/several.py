@@ -57,7 +57,8 @@ def value(name: str, found: Versions) -> str:
     spans = [
         f":on-{machine}:`{rst_escaped(text)}`" for machine, text in zip(found, texts)
     ]
-    return "\\ ".join(spans)
+    # What stands beside it may be a letter.
+    return "\\ ".join(["", *spans, ""])
 
 
 def blocks(texts: list[str], found: Versions) -> str:

@@ -109,6 +109,8 @@ def test_a_failure_that_the_page_shows_on_purpose_is_none(project):
     record_on(project, "h100-rtx", shown, gpu="NVIDIA H100 80GB HBM3")
     record_on(project, "l40s-rtx", shown)
     assert told_of(project)[0] == 0
+    record_on(project, "l40s-rtx", shown + shown)
+    assert told_of(project)[0] == 1
 
 
 def test_an_empty_folder_is_one_message(ours):

@@ -10,7 +10,9 @@ from tests.conftest import TINY, build_site
 from tests.made import PNG, display, made, stream
 
 SCRIPT = TINY.replace(
-    "# - Small.", "# - It takes :recorded:`call_us` µs, and :recorded:`same` always."
+    "# - Small.",
+    "# - It takes :recorded:`call_us` µs, and :recorded:`same` always.\n"
+    "# - In short :recorded:`call_us`us.",
 )
 OTHER_PNG = (  # another color
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAA"
@@ -90,7 +92,7 @@ def test_a_value_that_another_machine_lacks_is_told(tmp_path):
     has = made(tmp_path, cell, [stream("a = 1\n")])
     lacks = made(tmp_path, cell, [stream("b = 1\n")])
     found = {"h100-rtx": has, "h200-rtx": lacks}
-    assert value("a", found) == r":on-h100-rtx:`1`\ :on-h200-rtx:`(not recorded)`"
+    assert value("a", found) == (r"\ :on-h100-rtx:`1`\ :on-h200-rtx:`(not recorded)`\ ")
 
 
 def test_blocks_that_are_alike_stand_once():
@@ -112,6 +114,7 @@ def test_a_choice_holds_on_this_page_and_on_the_next(two, browser):
     page.get_by_role("button", name="H200").click()
     seen = page.locator("article").inner_text()
     assert "It takes 222 µs" in seen and "call_us = 111" not in seen
+    assert "In short 222us." in seen
     page.goto(f"file://{folder}/next.html")
     assert "It takes 555 µs" in page.locator("article").inner_text()
 

@@ -674,7 +674,8 @@ plt.show()
 # Is the engine of a hit as fast?
 # -------------------------------
 # An engine whose weights can be replaced is another engine than one with fixed weights.
-# Both stand in the table, beside what PyTorch does alone.
+# Both stand in the table, beside what PyTorch does alone; where ``speedup`` is below 1,
+# the best of PyTorch is faster.
 
 # Needs a GPU: it measures.
 # Output varies: it prints timings.

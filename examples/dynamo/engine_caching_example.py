@@ -612,7 +612,8 @@ plt.show()
 # What does a hit cost later? An engine with replaceable weights may run more slowly
 # than one with fixed weights. So both stand in the table, beside what PyTorch does
 # alone. In ``compile_s`` of the cached engine there is no build, only the export and
-# the refit.
+# the refit. ``speedup`` is over the best that PyTorch does alone, in a CUDA graph;
+# below 1 PyTorch is faster.
 
 # Needs a GPU: it measures.
 # Output varies: it prints timings.

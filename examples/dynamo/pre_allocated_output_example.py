@@ -572,6 +572,8 @@ table = results(compare(ways, heads, [x], [fresh], **about))
 table.round(4)
 
 # %%
+# ``speedup`` sets each row against the best that PyTorch does alone, in a CUDA graph;
+# below 1 PyTorch is faster.
 # Seconds until ready against latency, for completeness: on a model as small as this
 # one, what surrounds the kernels decides.
 

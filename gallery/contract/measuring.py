@@ -285,9 +285,6 @@ def _misspelt(word: str, line: int, right: str) -> Problem:
     )
 
 
-__all__ = ["COLUMNS", "MARKER", "measuring_problems"]
-
-
 def _varying(page: Page) -> Iterator[Problem]:
     """A cell that prints what a clock says: nbval must not compare its output."""
     timed = set(CLOCKS)
@@ -315,3 +312,6 @@ def called_in(tree: ast.AST) -> set[str]:
         if isinstance(node, ast.Call)
     )
     return set(names)
+
+
+__all__ = ["COLUMNS", "MARKER", "measuring_problems"]
