@@ -15,8 +15,11 @@ At a glance
   beside them makes a call :recorded:`beside_over_merged` times as long.
 - Three changes go unseen, without a message: weights that are changed behind the
   module's back, weights that the last inputs do not touch, and peft's ``set_adapter``.
-- Not where weights never change: an engine with fixed weights is
-  :recorded:`mutable_over_fixed` times as fast, and needs no PyTorch model beside it.
+- A call of its engine takes :recorded:`mutable_over_fixed` times as long as one of an
+  engine with fixed weights.
+- Not where weights never change: a fixed engine is built much sooner, and
+  needs no PyTorch model beside it. PyTorch alone, by Inductor in a CUDA graph, is
+  as fast and takes new weights at once.
 
 What you will learn
 -------------------
@@ -707,6 +710,11 @@ table = results(compare(ways, eager["none"], inputs, rolled(inputs), **about))
 table.round(3)
 
 # %%
+# In a CUDA graph weights that may change cost nothing here. They cost at the build: see
+# ``compile_s``. And Inductor, which reads its weights from the PyTorch model, needs
+# neither a refit nor a second engine, and is as fast in a CUDA graph. So this module
+# pays where the engine itself does, in a larger model or without a CUDA graph.
+#
 # Before each call the module compares the inputs with the last ones. What that costs is
 # time of the host, so both are called in turns.
 
@@ -723,6 +731,9 @@ print("extra_us = {:.0f} ({:.0f} to {:.0f})".format(*extra))
 plot_ready(table)
 
 # %%
+# The look at the inputs is lost in the noise of the host where the spread, in brackets,
+# reaches below zero.
+#
 # Changes that it does not see
 # ----------------------------
 # An answer is told by the model whose answer it is.
@@ -894,6 +905,11 @@ if ended.returncode:
     print(ended.stderr.strip().splitlines()[-1])
 
 # %%
+# The engine came back, and answered. Lost is the refit: the loaded module does not find
+# an engine's constant among its weights, and recompiles at the first new weights, as
+# long as a new module would take. Lost too, as the first section of this part showed,
+# is the range of shapes in the module that was saved, until it is turned back.
+#
 # Exercise
 # --------
 # Give the module inputs that contain every word of your vocabulary once, and repeat the
@@ -907,6 +923,7 @@ if ended.returncode:
 #   :recorded:`beside_over_merged` times as long.
 # - Tell the module of every change by ``load_state_dict``. What it finds out by itself
 #   depends on the last inputs.
-# - Its look at the inputs takes :recorded:`extra_us` microseconds of the host a call.
+# - A module that was loaded recompiles at its first new weights. So save it with the
+#   weights that the next process begins with.
 
 # sphinx_gallery_tags = ["refit", "LoRA", "dynamic shapes"]

@@ -15,9 +15,11 @@ At a glance
   times.
 - Without a cache, a token of a text of :recorded:`longest` takes TensorRT
   :recorded:`cache_gain` times as long as with one.
-- transformers' ``StaticCache`` under ``backend="tensorrt"``: :recorded:`static_cache`.
-  With one more option: :recorded:`static_cache_option`.
-- When not to use it: for a service that has to start at once, or outside Python.
+- transformers' ``StaticCache`` under ``backend="tensorrt"``: :recorded:`static_cache`,
+  without an error. With one more option: :recorded:`static_cache_option`. A cache of
+  our own, of twenty lines: :recorded:`own_buffers`.
+- When not to use it: where :recorded:`best_alone` in a CUDA graph will do, which is
+  faster here; for a service that has to start at once, or outside Python.
   ``torch.compile`` builds in each process; :doc:`torch_export_gpt2` builds ahead of
   time.
 
@@ -703,7 +705,9 @@ noted("fraction_best", f"{least / replayed.latency_ms[best]:.0%}")
 # The best of PyTorch is :recorded:`best_alone`, with :recorded:`fraction_best` of the
 # limit; TensorRT reaches :recorded:`fraction_whole` with one engine, and
 # :recorded:`fraction_by_layer` with an engine for each layer. Seconds until ready:
-# :recorded:`ready_best`, :recorded:`ready_whole` and :recorded:`ready_by_layer`.
+# :recorded:`ready_best`, :recorded:`ready_whole` and :recorded:`ready_by_layer`. PyTorch
+# alone was compiled as one graph. It can be compiled by layer too, and is then ready
+# sooner as well.
 
 # Needs a GPU: it shows what was measured.
 # Output varies: it is measured.
@@ -796,8 +800,10 @@ plt.show()
 # %%
 # At :recorded:`longest` the cache makes a token of TensorRT's :recorded:`cache_gain`
 # times as fast, and one of Inductor's :recorded:`cache_gain_inductor` times. At
-# :recorded:`shortest` it is :recorded:`cache_gain_short` for TensorRT. With a cache and
-# without, a step reads all weights once; only the work on the other tokens is saved.
+# :recorded:`shortest` it is :recorded:`cache_gain_short` for TensorRT: below one, the
+# cache costs more than it saves. With a cache and without, a step reads all weights
+# once; only the work on the other tokens is saved. And with a cache it reads all slots,
+# also where the text is short.
 #
 # The time without a cache is also what a prompt of that length takes where it is
 # computed in one call, the *prefill*. This page feeds prompts token by token.
@@ -946,10 +952,14 @@ found.fillna("")
 #   nothing is.
 #
 # With it, two sequences: :recorded:`two_sequences_option`, ``StaticCache``:
-# :recorded:`static_cache_option`. The decoder of this page runs with it from the start.
-# So set it wherever a compiled model writes into a buffer or an input.
+# :recorded:`static_cache_option`. The count is why. ``cumulative_length`` is a tensor
+# without a dimension; the engine gives the sum back with one, and PyTorch does not copy
+# a shape ``(1,)`` into ``()``. So an error takes the place of a wrong text, which is
+# better, and the exercise has a way around it. The decoder of this page runs with the
+# option from the start. Set it wherever a compiled model writes into a buffer or an
+# input.
 #
-# That holds for transformers' ``generate`` too. It makes a ``StaticCache`` if asked for
+# What does transformers' ``generate`` do, which keeps such a cache itself? It makes a ``StaticCache`` if asked for
 # one, and compiles the model with the settings of a ``CompileConfig``. Its ``mode`` has
 # to be None, because PyTorch takes either a mode or options. How many of the tokens
 # equal those that ``generate`` gives without any compiler?
@@ -980,6 +990,8 @@ noted("generate_option", generated(KEEP))
 
 # %%
 # By default :recorded:`generate_plain`, with the option :recorded:`generate_option`.
+# So with this release, do not compile ``generate`` for TensorRT. Write the loop, as this
+# page does.
 #
 # Graph breaks there are none in any of these, ``fullgraph=True`` sees to that. And
 # engines in a call: at most :recorded:`most_engines`. So no count and no warning tells
@@ -1078,7 +1090,8 @@ noted("equal_option", shown("TensorRT, with the option", kept))
 
 # %%
 # Of TensorRT's tokens with the option, :recorded:`equal_option` are eager's; by default
-# :recorded:`equal_plain`. Eager's texts, and the engine for 30 layers together with its
+# :recorded:`equal_plain`. (That Italy's capital is wrong is the small model's doing:
+# transformers' own ``generate`` writes the same.) Eager's texts, and the engine for 30 layers together with its
 # texts, took :recorded:`seconds_for_real_texts` s.
 #
 # When it goes wrong
@@ -1135,17 +1148,22 @@ except Exception as error:
 # outgrows them. How much faster are the first tokens? By layer, the second engine costs
 # seconds.
 #
+# And give the count of ``StaticCache`` a dimension before you compile: for each of
+# ``cache.layers``, ``layer.cumulative_length = layer.cumulative_length.reshape(1)``. Is
+# the cache kept with the option now?
+#
 # Takeaways
 # ---------
 # - Compiled layer by layer, the model is ready after :recorded:`ready_by_layer` s in
 #   place of :recorded:`ready_whole` s. It then runs at :recorded:`speed_by_layer` times
 #   the speed of PyTorch's best, as one engine at :recorded:`speed_whole` times.
 # - One CUDA graph can hold the whole step, choice included: :recorded:`rate_tensorrt`
-#   tokens a second where transformers' ``generate`` gave :recorded:`rate_generate`.
+#   tokens a second where transformers' ``generate`` gave :recorded:`rate_generate`. That
+#   is the graph's doing: eager PyTorch in one was faster still.
 # - At :recorded:`longest` a cache is worth a factor of :recorded:`cache_gain`.
 # - A write that TensorRT cannot do in place is lost by default: ``StaticCache``
 #   :recorded:`static_cache`, with ``use_distributed_mode_trace=True``
-#   :recorded:`static_cache_option`.
+#   :recorded:`static_cache_option`. Buffers of your own are kept.
 # - With real weights and the option, :recorded:`equal_option` tokens equal eager's.
 #
 # More about the backend: `torch.compile with TensorRT
