@@ -797,7 +797,9 @@ shared += [*site.glob("tensorrt*_libs"), *site.glob("nvidia/*/lib")]
 search = {"LD_LIBRARY_PATH": ":".join(map(str, shared)), "PATH": os.environ["PATH"]}
 runtime_library = site / "torch_tensorrt/lib/libtorchtrt_runtime.so"
 raw_library = "libtensorrt_rtx.so.*" if rtx else "libnvinfer.so.*"
-raw_library = next(site.glob(f"tensorrt*_libs/{raw_library}"))
+raw_library = next(site.glob(f"tensorrt*_libs/{raw_library}"), raw_library)
+if not isinstance(raw_library, Path):
+    raise FileNotFoundError(f"There is no {raw_library} in this environment.")
 
 
 def needed(*files):

@@ -705,9 +705,9 @@ noted("fraction_best", f"{least / replayed.latency_ms[best]:.0%}")
 # The best of PyTorch is :recorded:`best_alone`, with :recorded:`fraction_best` of the
 # limit; TensorRT reaches :recorded:`fraction_whole` with one engine, and
 # :recorded:`fraction_by_layer` with an engine for each layer. Seconds until ready:
-# :recorded:`ready_best`, :recorded:`ready_whole` and :recorded:`ready_by_layer`. PyTorch
-# alone was compiled as one graph. It can be compiled by layer too, and is then ready
-# sooner as well.
+# :recorded:`ready_best`, :recorded:`ready_whole` and :recorded:`ready_by_layer`.
+# PyTorch alone was compiled as one graph. It can be compiled by layer too, and is then
+# ready sooner as well.
 
 # Needs a GPU: it shows what was measured.
 # Output varies: it is measured.
@@ -959,10 +959,11 @@ found.fillna("")
 # option from the start. Set it wherever a compiled model writes into a buffer or an
 # input.
 #
-# What does transformers' ``generate`` do, which keeps such a cache itself? It makes a ``StaticCache`` if asked for
-# one, and compiles the model with the settings of a ``CompileConfig``. Its ``mode`` has
-# to be None, because PyTorch takes either a mode or options. How many of the tokens
-# equal those that ``generate`` gives without any compiler?
+# What does transformers' ``generate`` do, which keeps such a cache itself? It makes a
+# ``StaticCache`` if asked for one, and compiles the model with the settings of a
+# ``CompileConfig``. Its ``mode`` has to be None, because PyTorch takes either a mode or
+# options. How many of the tokens equal those that ``generate`` gives without any
+# compiler?
 
 
 def generated(options, count=16):
@@ -989,8 +990,8 @@ noted("generate_plain", generated({}))
 noted("generate_option", generated(KEEP))
 
 # %%
-# By default :recorded:`generate_plain`, with the option :recorded:`generate_option`.
-# So with this release, do not compile ``generate`` for TensorRT. Write the loop, as this
+# By default :recorded:`generate_plain`, with the option :recorded:`generate_option`. So
+# with this release, do not compile ``generate`` for TensorRT. Write the loop, as this
 # page does.
 #
 # Graph breaks there are none in any of these, ``fullgraph=True`` sees to that. And
@@ -1091,8 +1092,8 @@ noted("equal_option", shown("TensorRT, with the option", kept))
 # %%
 # Of TensorRT's tokens with the option, :recorded:`equal_option` are eager's; by default
 # :recorded:`equal_plain`. (That Italy's capital is wrong is the small model's doing:
-# transformers' own ``generate`` writes the same.) Eager's texts, and the engine for 30 layers together with its
-# texts, took :recorded:`seconds_for_real_texts` s.
+# transformers' own ``generate`` writes the same.) Eager's texts, and the engine for 30
+# layers together with its texts, took :recorded:`seconds_for_real_texts` s.
 #
 # When it goes wrong
 # ------------------
@@ -1158,8 +1159,8 @@ except Exception as error:
 #   place of :recorded:`ready_whole` s. It then runs at :recorded:`speed_by_layer` times
 #   the speed of PyTorch's best, as one engine at :recorded:`speed_whole` times.
 # - One CUDA graph can hold the whole step, choice included: :recorded:`rate_tensorrt`
-#   tokens a second where transformers' ``generate`` gave :recorded:`rate_generate`. That
-#   is the graph's doing: eager PyTorch in one was faster still.
+#   tokens a second where transformers' ``generate`` gave :recorded:`rate_generate`.
+#   That is the graph's doing: eager PyTorch in one was faster still.
 # - At :recorded:`longest` a cache is worth a factor of :recorded:`cache_gain`.
 # - A write that TensorRT cannot do in place is lost by default: ``StaticCache``
 #   :recorded:`static_cache`, with ``use_distributed_mode_trace=True``

@@ -643,11 +643,11 @@ plt.show()
 
 # %%
 # The link limits the engine: all weights, :recorded:`weights_gb` GB, within
-# :recorded:`ms_16_0` ms are a little less than the pinned copy carries. The slope says a
-# little more than the copy, and no link is faster than itself. At a budget of zero the
-# engine still holds :recorded:`memory_gb_0` GB, room for weights on their way, so the
-# last steps save fewer bytes than the budget says. For 8192 tokens the slope is no rate
-# at all: most bytes arrive while the GPU computes, and cost nothing.
+# :recorded:`ms_16_0` ms are a little less than the pinned copy carries. The slope says
+# a little more than the copy, and no link is faster than itself. At a budget of zero
+# the engine still holds :recorded:`memory_gb_0` GB, room for weights on their way, so
+# the last steps save fewer bytes than the budget says. For 8192 tokens the slope is no
+# rate at all: most bytes arrive while the GPU computes, and cost nothing.
 #
 # Twenty lines of PyTorch are as fast as TensorRT with nothing on the GPU, here
 # :recorded:`by_hand_ms_16` ms, and for 8192 tokens :recorded:`by_hand_ms_8192` ms where
@@ -694,8 +694,9 @@ table.round(3)
 
 # %%
 # The option costs nothing by itself: with all weights on the GPU a call takes
-# :recorded:`option_costs` times as long as without it. But at 16 tokens PyTorch alone is
-# faster, as ``speedup`` says: Inductor in a CUDA graph comes closest to ``limit_ms``.
+# :recorded:`option_costs` times as long as without it. But at 16 tokens PyTorch alone
+# is faster, as ``speedup`` says: Inductor in a CUDA graph comes closest to
+# ``limit_ms``.
 #
 # The automatic budget
 # --------------------
@@ -719,8 +720,8 @@ torch.cuda.empty_cache()
 # %%
 # The proposal keeps a margin for the engine's other memory; with little free, nothing
 # is left of it. The lines on stderr are a trap of their own. At the end of the ``with``
-# block the old budget is set again, and PyTorch's cache still holds the last ballast. So
-# give memory back before such a block ends.
+# block the old budget is set again, and PyTorch's cache still holds the last ballast.
+# So give memory back before such a block ends.
 #
 # A model larger than the memory
 # ------------------------------
@@ -814,8 +815,8 @@ print(*told(limited), sep="\n")
 # When it was loaded, the engine took nearly all that was free (``chosen_budget_gb`` of
 # ``free_gb``) for its budget, and too little remained for the work space of a call. So
 # the automatic budget failed here, and the program went on with half of the limit.
-# Choose the budget yourself where memory is short. (``host_gb`` is an upper bound: Linux
-# hands a new process the peak of the one that started it.)
+# Choose the budget yourself where memory is short. (``host_gb`` is an upper bound:
+# Linux hands a new process the peak of the one that started it.)
 #
 # Is the answer of the process with too little memory right?
 
