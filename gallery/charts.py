@@ -46,12 +46,12 @@ def speedups(rows: pd.DataFrame) -> tuple[bytes, str]:
         axes.margins(x=0.2, y=0.4 / max(1, len(best)))
         axes.set_xscale("log")
         low, high = axes.get_xlim()
-        axes.set_xlim(min(low / 1.12, 0.7), max(high * 1.05, 1.4))  # for the words
+        axes.set_xlim(min(low / 1.12, 0.7), max(high * 1.05, 1.4))  # for the numbers
         _plain_ticks(axes, "x")
         above = dict(xytext=(0, 6), textcoords="offset points", annotation_clip=False)
-        where = dict(xy=(1, 1), xycoords=("data", "axes fraction"), **above)
-        axes.annotate("PyTorch wins ← ", ha="right", **where)
-        axes.annotate(" → TensorRT wins", ha="left", **where)
+        for end, word in enumerate(["← PyTorch wins", "TensorRT wins →"]):
+            where = dict(xy=(end, 1), xycoords="axes fraction", **above)
+            axes.annotate(word, ha=["left", "right"][end], **where)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
         seen = [bound for bound in MARKERS if (best.bound == bound).any()]

@@ -104,6 +104,19 @@ def test_pictures_say_what_they_show(tmp_path):
     assert "TensorRT 3 s" in sentence
 
 
+@pytest.mark.parametrize("low", [0.2, 0.57, 0.99])
+def test_no_word_of_the_first_picture_is_cut_off(tmp_path, monkeypatch, low):
+    shape = ROWS.assign(shape="8x3", speedup=[1.0, low])
+    drawn = []
+    monkeypatch.setattr(charts, "_svg", lambda figure: drawn.append(figure) or b"")
+    charts.speedups(all_rows([made(tmp_path, CELL, [table(ROWS)], [table(shape)])]))
+    [figure] = drawn
+    figure.draw_without_rendering()
+    words = [text for text in figure.axes[0].texts if "wins" in text.get_text()]
+    left, right = (word.get_window_extent() for word in words)
+    assert 0 <= left.x0 < left.x1 < right.x0 < right.x1 <= figure.bbox.width
+
+
 def test_each_case_sets_tensorrt_beside_the_best_of_pytorch(tmp_path):
     frame = benchmark_rows(
         ("eager, CUDA graph", 2.0, 0.5),
