@@ -48,7 +48,8 @@ def test_benchmark_is_written_like_the_others(name):
         alone = group[group.backend.str.match("eager|Inductor")]
         if len(alone):
             speedup = alone["latency_ms"].min() / group["latency_ms"]
-            assert group["speedup"].to_numpy() == pytest.approx(speedup, rel=0.01)
+            told = pytest.approx(speedup, rel=0.01, abs=6e-4)  # three digits
+            assert group["speedup"].to_numpy() == told
 
 
 @pytest.mark.parametrize("name", NAMES)
