@@ -796,10 +796,10 @@ shared = [site / "torch/lib", site / "torch_tensorrt/lib"]
 shared += [*site.glob("tensorrt*_libs"), *site.glob("nvidia/*/lib")]
 search = {"LD_LIBRARY_PATH": ":".join(map(str, shared)), "PATH": os.environ["PATH"]}
 runtime_library = site / "torch_tensorrt/lib/libtorchtrt_runtime.so"
-raw_library = "libtensorrt_rtx.so.*" if rtx else "libnvinfer.so.*"
-raw_library = next(site.glob(f"tensorrt*_libs/{raw_library}"), raw_library)
-if not isinstance(raw_library, Path):
-    raise FileNotFoundError(f"There is no {raw_library} in this environment.")
+pattern = "libtensorrt_rtx.so.*" if rtx else "libnvinfer.so.*"
+raw_library = next(site.glob(f"tensorrt*_libs/{pattern}"), None)
+if raw_library is None:
+    raise FileNotFoundError(f"{pattern} is not installed: see Prerequisites.")
 
 
 def needed(*files):
