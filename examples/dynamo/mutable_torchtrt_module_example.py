@@ -17,9 +17,9 @@ At a glance
   module's back, weights that the last inputs do not touch, and peft's ``set_adapter``.
 - A call of its engine takes :recorded:`mutable_over_fixed` times as long as one of an
   engine with fixed weights.
-- Not where weights never change: a fixed engine is built much sooner, and
-  needs no PyTorch model beside it. PyTorch alone, by Inductor in a CUDA graph, is
-  as fast and takes new weights at once.
+- Not where weights never change: a fixed engine is built much sooner, and needs no
+  PyTorch model beside it. And PyTorch alone, by Inductor in a CUDA graph, is as fast;
+  it reads the model's own weights, so it has nothing to refit.
 
 What you will learn
 -------------------
@@ -711,9 +711,9 @@ table.round(3)
 
 # %%
 # In a CUDA graph weights that may change cost nothing here. They cost at the build: see
-# ``compile_s``. And Inductor, which reads its weights from the PyTorch model, needs
-# neither a refit nor a second engine, and is as fast in a CUDA graph. So this module
-# pays where the engine itself does, in a larger model or without a CUDA graph.
+# ``compile_s``. And Inductor, which reads its weights from the PyTorch model and so has
+# nothing to refit, is as fast in a CUDA graph. Without one, where the host's launches
+# take the time, both engines are faster than it: there this module pays.
 #
 # Before each call the module compares the inputs with the last ones. What that costs is
 # time of the host, so both are called in turns.
@@ -906,9 +906,9 @@ if ended.returncode:
 
 # %%
 # The engine came back, and answered. Lost is the refit: the loaded module does not find
-# an engine's constant among its weights, and recompiles at the first new weights, as
-# long as a new module would take. Lost too, as the first section of this part showed,
-# is the range of shapes in the module that was saved, until it is turned back.
+# an engine's constant among its weights, and so its first new weights take a build. The
+# range of shapes came along; it is the module that was saved which lost its own, until
+# that is turned back.
 #
 # Exercise
 # --------

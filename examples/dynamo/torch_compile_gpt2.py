@@ -17,7 +17,7 @@ At a glance
   :recorded:`cache_gain` times as long as with one.
 - transformers' ``StaticCache`` under ``backend="tensorrt"``: :recorded:`static_cache`,
   without an error. With one more option: :recorded:`static_cache_option`. A cache of
-  our own, of twenty lines: :recorded:`own_buffers`.
+  our own: :recorded:`own_buffers`.
 - When not to use it: where :recorded:`best_alone` in a CUDA graph will do, which is
   faster here; for a service that has to start at once, or outside Python.
   ``torch.compile`` builds in each process; :doc:`torch_export_gpt2` builds ahead of
@@ -706,8 +706,8 @@ noted("fraction_best", f"{least / replayed.latency_ms[best]:.0%}")
 # limit; TensorRT reaches :recorded:`fraction_whole` with one engine, and
 # :recorded:`fraction_by_layer` with an engine for each layer. Seconds until ready:
 # :recorded:`ready_best`, :recorded:`ready_whole` and :recorded:`ready_by_layer`.
-# PyTorch alone was compiled as one graph. It can be compiled by layer too, and is then
-# ready sooner as well.
+# PyTorch alone was compiled as one graph. It can be compiled by layer too, as below;
+# how soon it is ready then was not timed.
 
 # Needs a GPU: it shows what was measured.
 # Output varies: it is measured.
@@ -952,12 +952,12 @@ found.fillna("")
 #   nothing is.
 #
 # With it, two sequences: :recorded:`two_sequences_option`, ``StaticCache``:
-# :recorded:`static_cache_option`. The count is why. ``cumulative_length`` is a tensor
-# without a dimension; the engine gives the sum back with one, and PyTorch does not copy
-# a shape ``(1,)`` into ``()``. So an error takes the place of a wrong text, which is
-# better, and the exercise has a way around it. The decoder of this page runs with the
-# option from the start. Set it wherever a compiled model writes into a buffer or an
-# input.
+# :recorded:`static_cache_option`. The count explains it. ``cumulative_length`` is a
+# tensor without a dimension. In the network that Torch-TensorRT builds, its sum has
+# one, and PyTorch refuses to copy a shape ``(1,)`` into ``()``. So an error takes the
+# place of a wrong text, which is better, and the exercise tries a way around it. The
+# decoder of this page runs with the option from the start. Set it wherever a compiled
+# model writes into a buffer or an input.
 #
 # What does transformers' ``generate`` do, which keeps such a cache itself? It makes a
 # ``StaticCache`` if asked for one, and compiles the model with the settings of a

@@ -644,10 +644,12 @@ plt.show()
 # %%
 # The link limits the engine: all weights, :recorded:`weights_gb` GB, within
 # :recorded:`ms_16_0` ms are a little less than the pinned copy carries. The slope says
-# a little more than the copy, and no link is faster than itself. At a budget of zero
-# the engine still holds :recorded:`memory_gb_0` GB, room for weights on their way, so
-# the last steps save fewer bytes than the budget says. For 8192 tokens the slope is no
-# rate at all: most bytes arrive while the GPU computes, and cost nothing.
+# a little more than the copy, and no link is faster than itself. Divide what each
+# budget adds to the latency by the time that the copy takes for one of the large
+# weights: the result is a whole number. So weights move whole, and between the two ends
+# fewer are added than the slope counts, because at the upper end one more crosses than
+# the budget says. For 8192 tokens the slope is no rate at all: most bytes arrive while
+# the GPU computes, and cost nothing.
 #
 # Twenty lines of PyTorch are as fast as TensorRT with nothing on the GPU, here
 # :recorded:`by_hand_ms_16` ms, and for 8192 tokens :recorded:`by_hand_ms_8192` ms where
@@ -892,9 +894,10 @@ for (way, share), process in running.items():
     print(f"{way}, {share} %:", *told(process), sep="\n    ")
 
 # %%
-# All four gave the right answer to an input that they were not captured with. So the
-# copies of the weights are in the graph, and are replayed with it. That was seen with
-# this release and a small model, and nothing promises it. Keep such a check.
+# All four gave the right answer to an input that they were not captured with, so the
+# weights were there when the graph ran. That was seen with this release and a small
+# model, and nothing promises it. Whether half of them still streamed, nobody measured.
+# Keep such a check.
 #
 # **The option was forgotten.** Without it, and for a budget below zero, the context
 # refuses.
