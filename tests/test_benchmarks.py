@@ -4,6 +4,7 @@ import re
 
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from gallery import charts, results
 from gallery.benchmarks import all_rows, benchmark
@@ -112,7 +113,7 @@ def test_no_word_of_the_first_picture_is_cut_off(tmp_path, monkeypatch, low):
     charts.speedups(all_rows([made(tmp_path, CELL, [table(ROWS)], [table(shape)])]))
     [figure] = drawn
     figure.draw_without_rendering()
-    words = [text for text in figure.axes[0].texts if "wins" in text.get_text()]
+    words = figure.findobj(lambda part: isinstance(part, Text) and "wins" in str(part))
     left, right = (word.get_window_extent() for word in words)
     assert 0 <= left.x0 < left.x1 < right.x0 < right.x1 <= figure.bbox.width
 
