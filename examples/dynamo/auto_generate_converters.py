@@ -896,7 +896,9 @@ for size, (x, expected) in cases.items():
     try:
         with torch.no_grad():
             answer = run(x)
-        torch.testing.assert_close(answer, expected, rtol=1e-2, atol=1e-2)
+        assert answer.shape == expected.shape, "another shape"
+        error = (answer - expected).float().norm()
+        assert error <= 1e-2 * expected.float().norm(), "another answer"
         print(size, "->", tuple(answer.shape), "right", flush=True)
     except Exception as failed:
         said = str(failed).strip().split("\\n")[0]
@@ -916,9 +918,8 @@ def run_elsewhere(cases, sizes=None):
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     print(done.stdout.strip())
     lines = [line.split("] ")[-1] for line in done.stderr.splitlines()]
-    print(
-        *[line for line in lines if "failed to resolve" in line or "clamp" in line][-1:]
-    )
+    told = [line for line in lines if "failed to resolve" in line or "clamp" in line]
+    print(*(line.partition(" If it")[0] for line in told[-1:]))
     if done.returncode:
         print(f"exit status {done.returncode}:", *lines[-1:])
 
