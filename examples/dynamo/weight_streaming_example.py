@@ -903,6 +903,7 @@ for (way, share), process in running.items():
 # refuses.
 
 # Needs a GPU: it asks engines for their budgets.
+# Output varies: TensorRT's own log line comes with it or after it.
 for module, budget in ((built["plain"], 10**9), (streamed, -1)):
     with torch_tensorrt.runtime.weight_streaming(module) as streaming:
         try:
