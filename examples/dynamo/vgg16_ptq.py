@@ -67,6 +67,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import types
 import warnings
 from pathlib import Path
 
@@ -83,15 +84,17 @@ if importlib.util.find_spec("modelopt") is None:
     sys.path.append(str(folder / "packages"))
 
 # %%
-# Two precautions. If Torch-TensorRT was imported before ModelOpt was there, its
-# converters are loaded once more. And ModelOpt would compile CUDA code for its
-# quantizers, for minutes, where it finds a compiler. PyTorch's operators do the same.
+# Three precautions. If Torch-TensorRT was imported before ModelOpt was there, its
+# converters are loaded once more. ModelOpt would compile CUDA code for its quantizers,
+# for minutes, where it finds a compiler; its own functions in PyTorch's operators do
+# the same. And it refuses a recipe that leaves no weight to round, which may happen
+# below.
 
 # Output varies: it names the device.
 import modelopt.torch.quantization as mtq
 import torch
 import torch_tensorrt
-from modelopt.torch.quantization import extensions
+from modelopt.torch.quantization import extensions, tensor_quant
 from modelopt.torch.quantization.utils import export_torch_mode
 from sklearn.datasets import load_digits
 from torch.nn import functional
@@ -104,8 +107,24 @@ if torch.ops.tensorrt.quantize_op.default not in DYNAMO_ATEN_CONVERTERS:
     from torch_tensorrt.dynamo.conversion import aten_ops_converters
 
     importlib.reload(aten_ops_converters)
-extensions.get_cuda_ext.extension = None
-extensions.get_cuda_ext_fp8.extension = None
+os.environ["MODELOPT_SKIP_WEIGHT_QUANT_CHECK"] = "1"
+
+
+def use_pytorch():
+    """Give ModelOpt, for INT8, functions in place of the ones that it would compile."""
+    in_pytorch = tensor_quant._tensor_quant  # private, seen in 0.47
+
+    def by_channel(values, largest, axis, *how):
+        shape = [-1 if each == axis else 1 for each in range(values.ndim)]
+        return in_pytorch(values, largest.view(shape), *how)
+
+    extensions.get_cuda_ext.extension = types.SimpleNamespace(
+        fake_tensor_quant=in_pytorch, fake_tensor_quant_with_axis=by_channel
+    )
+    extensions.get_cuda_ext_fp8.extension = None  # for FP8 it has a way of its own
+
+
+use_pytorch()
 print("Standard TensorRT" if standard else "TensorRT-RTX", "on", device.type)
 
 # %%
@@ -269,12 +288,13 @@ def to_engine(model, example):
 # its answer is from the same rounding in PyTorch.
 
 PROBE = f"""
-import contextlib, copy, io, sys
+import contextlib, copy, io, sys, types
 import modelopt.torch.quantization as mtq
 import torch, torch_tensorrt
-from modelopt.torch.quantization import extensions
+from modelopt.torch.quantization import extensions, tensor_quant
 from modelopt.torch.quantization.utils import export_torch_mode
-extensions.get_cuda_ext.extension = extensions.get_cuda_ext_fp8.extension = None
+{inspect.getsource(use_pytorch)}
+use_pytorch()
 {inspect.getsource(quantized)}
 {inspect.getsource(to_engine)}
 def probe(layer, example):
@@ -282,7 +302,8 @@ def probe(layer, example):
     engine = to_engine(twin, example)
     (part,) = (p for p in engine.modules() if hasattr(p, "serialized_engine"))
     with torch.no_grad():
-        error = ((engine(example) - twin(example)).norm() / twin(example).norm()).item()
+        answer, expected = engine(example).float(), twin(example).float()
+    error = ((answer - expected).norm() / expected.norm()).item()
     weights = layer.weight.numel()
     size = f"{{len(part.serialized_engine) / weights:.2f}} bytes a weight, "
     told = "right, " if error < 0.1 else "wrong, "
@@ -761,18 +782,18 @@ plt.show()
 # -----------------------
 #
 # One layer at a time is rounded, the others stay in float16. A layer far above the
-# others is the one to leave out of the recipe. INT8 weights stand beside FP8.
+# others is the one to leave out of the recipe. INT8 weights stand beside FP8. Both are
+# simulated in PyTorch, with the layers that TensorRT refused.
 
 # Output varies: training does.
-int8 = quantized(half, taken["INT8 weights"], calibration)
 layers = {n: layer for n, layer in half.named_children() if hasattr(layer, "weight")}
 names = {
     name: f"{type(layer).__name__.lower().removesuffix('2d')} {number}"
     for number, (name, layer) in enumerate(layers.items(), start=1)
 }
 losses = pd.DataFrame(index=list(names.values()))
-for recipe, model_of in {"FP8": fp8, "INT8 weights": int8}.items():
-    twin = copy.deepcopy(model_of)
+for recipe in ("FP8", "INT8 weights"):
+    twin = quantized(half, recipes[recipe], calibration)
     on = [n for n, part in twin.named_modules() if getattr(part, "is_enabled", False)]
     for name, title in names.items():
         mtq.disable_quantizer(twin, "*")
@@ -873,10 +894,10 @@ for size, name in ((1, "b1"), (batch, "many")):
 # What does it gain?
 # ------------------
 #
-# PyTorch runs the float16 model: the row to beat. (Its own FP8, in torchao, is not
-# measured here.) A quantized engine is checked against
-# ModelOpt's simulation of the very same rounding. For one picture, the other input is
-# the one whose answer differs most.
+# A layer that was refused above stayed in float16, and gains nothing. PyTorch runs the
+# float16 model: the row to beat. (Its own FP8, in torchao, is not measured here.) A
+# quantized engine is checked against ModelOpt's simulation of the very same rounding.
+# For one picture, the other input is the one whose answer differs most.
 
 # Needs a GPU: it measures.
 # Output varies: it prints timings.
@@ -897,6 +918,7 @@ def keep(recipe, model, example):
     return build
 
 
+int8 = quantized(half, taken["INT8 weights"], calibration)
 twins = {"FP8": (fp8, tolerance), "INT8 weights": (int8, tolerance / 2)}
 if standard:  # INT8 activations; not recorded, as TensorRT-RTX has none
     int8_both = quantized(half, taken["INT8"], calibration)
