@@ -685,6 +685,10 @@ table = results(rows)
 table.assign(memory_ms=limit_ms)
 
 # %%
+# The slow search lost here: in a CUDA graph its row is no faster than eager's. It did
+# compile, for without a graph a call takes as long as Inductor's, and the error is
+# nearly the same. Which kernels it chose, and why, this page did not look at.
+#
 # The figures that the text quotes, in CUDA graphs:
 
 # Needs a GPU: it reports what was measured.
@@ -949,7 +953,7 @@ told.round(2)
 # %%
 # :recorded:`rate_tensorrt` tokens a second, choice included. Eager writes
 # :recorded:`rate_eager` as most people call it, and :recorded:`rate_eager_graph` in a
-# CUDA graph. Inductor wrote no text here. It would write more than either: for a token
+# CUDA graph. Inductor wrote no text here. It should write more than either: for a token
 # alone it needs :recorded:`speed_decode` times as long as TensorRT.
 #
 # Are they the right tokens? Where two tokens are nearly as likely, rounding decides,
