@@ -13,7 +13,8 @@ At a glance
 - One token of Llama 2 7B takes TensorRT :recorded:`tensorrt_ms` ms. That is
   :recorded:`tensorrt_fraction` of what the memory's bandwidth allows. Inductor reaches
   :recorded:`inductor_fraction`. In CUDA graphs TensorRT has :recorded:`speed_token` of
-  the speed of PyTorch's best.
+  Inductor's speed. On two layers, where Inductor's max-autotune took part, it has
+  :recorded:`speed_few`.
 - Where no CUDA graph can be used, Inductor takes :recorded:`host_ratio` times as long as
   TensorRT (:recorded:`host_range` in single rounds).
 - Ready after :recorded:`tensorrt_ready_s` s, Inductor after :recorded:`inductor_ready_s`
@@ -828,7 +829,11 @@ turns.quantile([0.5, 0.2, 0.8]).T.round(2)
 
 # %%
 # Inductor takes :recorded:`host_ratio` times as long as TensorRT, in single rounds
-# :recorded:`host_range`.
+# :recorded:`host_range`. The rows without a CUDA graph in the table further below were
+# taken one after the other, and may be farther apart: while Inductor or eager is
+# called, this is the CPU's time, and the CPU's speed changes. In turns, each meets the
+# same CPU. TensorRT's time is hardly longer here than in its graph. So it waits for the
+# GPU.
 #
 # A whole answer
 # --------------
@@ -896,7 +901,11 @@ where
 # :recorded:`products_inductor`; attention :recorded:`attention_tensorrt` and
 # :recorded:`attention_inductor`; norms :recorded:`norms_tensorrt` and
 # :recorded:`norms_inductor`; the rest :recorded:`rest_tensorrt` and
-# :recorded:`rest_inductor`.
+# :recorded:`rest_inductor`. So the products, most of the time, take both about as long.
+# TensorRT loses by attention, and by norms.
+#
+# The slowest kernel of Inductor's rest is a reduction by cuDNN, which may belong to its
+# attention. Even if all of the rest did, TensorRT's attention would take longer.
 
 # Needs a GPU: it draws what was measured.
 # Output varies: it draws timings.
@@ -973,8 +982,9 @@ table.round(4)
 
 # %%
 # In CUDA graphs TensorRT has :recorded:`speed_token` of the speed of PyTorch's best for
-# a token at full depth, and :recorded:`speed_prompt` for a prompt. On few layers, where
-# max-autotune took part, it is :recorded:`speed_few` for a token.
+# a token at full depth, where max-autotune did not take part. On few layers, where it
+# did, it is :recorded:`speed_few` for a token. For a prompt, on few layers too and
+# without max-autotune, it is :recorded:`speed_prompt`.
 
 # Needs a GPU: it draws what was measured.
 # Output varies: it draws timings.
@@ -1112,10 +1122,12 @@ experiments.round(4)
 # %%
 # The best that gave a right answer is: :recorded:`best_tried`, with
 # :recorded:`best_tried_ratio` of the plain engine's time. If each layer of the whole
-# model gains as much, its token takes :recorded:`estimate_ms` ms; that is an
-# estimate, not measured. What the row with a quarter of the slots gains, you have if
-# most texts are short: keep caches of several lengths. Beyond the tolerance were:
-# :recorded:`wrong_ones`.
+# model gains as much, its token takes :recorded:`estimate_ms` ms; that is an estimate,
+# not measured, and Inductor takes :recorded:`inductor_ms`. What the row with a quarter
+# of the slots gains, you have if most texts are short: keep caches of several lengths.
+# Beyond the tolerance were: :recorded:`wrong_ones`. They were built and ran, and no
+# message came. PyTorch computes attention in pieces right (tried on a CPU, in float32),
+# so the fault is in the engine.
 #
 # Several tokens at once
 # ----------------------
