@@ -10,6 +10,9 @@ from gallery.benchmarks import CUDA_GRAPH, FLOORS, GROUP, ready_s
 
 LAUNCHES, BANDWIDTH, COMPUTE = "launches", "bandwidth", "compute"
 BOUNDS = [LAUNCHES, BANDWIDTH, COMPUTE]
+# Ways in fewer bits than the model has: beside PyTorch in the model's own precision
+# they would compare precisions, not compilers.
+QUANTIZED = "FP8|INT8|FP4"
 # A row without a CUDA graph moves by up to 1.42 times from one recording to the next.
 WAITS = 1.5
 
@@ -25,9 +28,10 @@ def cases(rows: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     The fastest first: ``speedup`` of TensorRT's fastest row, its ``least`` and ``most``
-    within the 20th and 80th percentiles of both, the two latencies in ms, the name of
-    PyTorch's best, seconds until each of the two is ready, and ``bound``: one of
-    `BOUNDS`, or "" where no row tells. Empty without rows of both.
+    within the 20th and 80th percentiles of both, the two latencies in ms, the names of
+    the two, seconds until each of them is ready, and ``bound``: one of `BOUNDS`, or ""
+    where no row tells. Rows that are `QUANTIZED` take no part. Empty without rows of
+    both.
     """
     if rows.empty:
         return rows
@@ -49,6 +53,7 @@ def cases(rows: pd.DataFrame) -> pd.DataFrame:
                     "most": other.latency_p80 / row["latency_p20"],
                     "tensorrt_ms": row["latency_ms"],
                     "pytorch_ms": other.latency_ms,
+                    "tensorrt": row["backend"].removesuffix(CUDA_GRAPH),
                     "pytorch": other.backend.removesuffix(CUDA_GRAPH),
                     "tensorrt_ready_s": ready,
                     "pytorch_ready_s": other_ready,
@@ -60,6 +65,7 @@ def cases(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _best_tensorrt(rows: pd.DataFrame) -> pd.DataFrame:
     """For each model, precision and shape the fastest row of TensorRT."""
+    rows = rows[~rows.backend.str.contains(QUANTIZED)]
     rows = rows[rows.backend.str.startswith("TensorRT") & rows.speedup.notna()]
     best = rows.groupby(["tutorial", *GROUP], sort=False).speedup.idxmax()
     return rows.loc[best].sort_values("speedup", ascending=False)

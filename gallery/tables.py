@@ -74,7 +74,7 @@ def cases_html(frame: pd.DataFrame, links: dict[str, str]) -> str:
     `links` lead to the tutorials.
     """
     heads = ["model and shape", "TensorRT over PyTorch", "TensorRT, ms", "PyTorch, ms"]
-    heads += ["PyTorch's best", "ready in s: TensorRT", "PyTorch"]
+    heads += ["TensorRT's best", "PyTorch's best", "ready in s: TensorRT", "PyTorch"]
     bodies = ""
     for bound in [*BOUNDS, ""]:
         rows = _case_rows(frame[frame.bound == bound], links)
@@ -129,16 +129,21 @@ def _case_rows(frame: pd.DataFrame, links: dict[str, str]) -> str:
     if frame.empty:
         return ""
     columns = [
-        numbers(frame.speedup, 2),
-        *(_digits(frame[key]) for key in ("tensorrt_ms", "pytorch_ms")),
-        texts(frame.pytorch),
-        numbers(frame.tensorrt_ready_s, 0),
-        numbers(frame.pytorch_ready_s, 0),
+        ("number", numbers(frame.speedup, 2)),
+        ("number", _digits(frame.tensorrt_ms)),
+        ("number", _digits(frame.pytorch_ms)),
+        ("name", texts(frame.tensorrt)),
+        ("name", texts(frame.pytorch)),
+        ("number", numbers(frame.tensorrt_ready_s, 0)),
+        ("number", numbers(frame.pytorch_ready_s, 0)),
     ]
+    kinds, cells = zip(*columns)
     rows = ""
-    for case, *cells in zip(frame.itertuples(), *columns):
+    for case, *shown in zip(frame.itertuples(), *cells):
         row = _case_name(case, links)
-        row += "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
+        for kind, cell in zip(kinds, shown):
+            cell = escape(cell).replace("_", "_<wbr>")  # a long name may break there
+            row += f'<td class="{kind}">{cell}</td>'
         rows += f"<tr{' class=best' if case.speedup > 1 else ''}>{row}</tr>\n"
     return rows
 

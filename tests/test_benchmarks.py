@@ -136,6 +136,16 @@ def test_each_case_sets_tensorrt_beside_the_best_of_pytorch(tmp_path):
     assert '<a href="made.html">net, 1x3, float16</a>' in best
 
 
+def test_a_quantized_engine_is_not_set_beside_pytorch_in_float16(tmp_path):
+    frame = benchmark_rows(
+        ("Inductor, CUDA graph", 1.0, 1.0),
+        ("TensorRT, converter, CUDA graph", 1.25, 0.8),
+        ("TensorRT FP8, CUDA graph", 0.5, 2.0),
+    )
+    [case] = cases(all_rows([made(tmp_path, CELL, [table(frame)], [])])).itertuples()
+    assert (case.speedup, case.tensorrt) == (0.8, "TensorRT, converter")
+
+
 def bound(tmp_path, without_ms: float, **floors: float) -> str:
     frame = benchmark_rows(
         ("Inductor, CUDA graph", 1.0, 1.0),
