@@ -43,8 +43,8 @@ Prerequisites
 
 With ``torch-tensorrt``, TensorRT's data-center flavor, the same code runs, and INT8
 with eight-bit activations is measured as well. That is not recorded here, because
-TensorRT-RTX has none. FP8 needs a GPU of compute capability 8.9 or later. Without a GPU
-a small VGG is trained, and its FP8 engine is built.
+TensorRT-RTX does not list INT8 activations. FP8 needs a GPU of compute capability 8.9
+or later. Without a GPU a small VGG is trained, and its FP8 engine is built.
 
 Which interface is the right one? Torch-TensorRT's own calibrator classes belonged to
 TorchScript. ModelOpt puts quantizers into the PyTorch model itself, and they go through
@@ -358,7 +358,9 @@ for recipe, process in started.items():
 # - INT8 for both, a convolution: :recorded:`int8_conv`
 #
 # *Wrong* is the answer to fear: the engine was built, it ran, and no message came.
-# NVIDIA does not list this GPU for TensorRT-RTX, so ask again on yours.
+# NVIDIA does not list this GPU for TensorRT-RTX, so ask again on yours. And the list is
+# not the last word: here a linear layer takes INT8 activations that the list leaves
+# out.
 #
 # Built without a GPU, for any RTX GPU, TensorRT-RTX 1.6 answers: FP8 and the INT8
 # weights of a convolution are stored in single bytes, the INT8 weights of a linear
@@ -935,7 +937,7 @@ def keep(recipe, model, example):
 
 int8 = quantized(half, taken["INT8 weights"], calibration)
 twins = {"FP8": (fp8, tolerance), "INT8 weights": (int8, tolerance / 2)}
-if standard:  # INT8 activations; not recorded, as TensorRT-RTX has none
+if standard:  # INT8 activations, which TensorRT-RTX does not list
     int8_both = quantized(half, taken["INT8"], calibration)
     twins["INT8"] = int8_both, tolerance
 with torch.no_grad():
