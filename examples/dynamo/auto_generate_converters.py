@@ -46,8 +46,10 @@ custom operators. Without a GPU, the cells marked ``Needs a GPU`` do not run.
 # ------------------------
 # The blocks of Mamba-2 end in a *gated norm*: a root mean square norm of a product with
 # a gate. Who has a kernel for it wraps it as a *custom operator*, which no compiler
-# takes apart. TensorRT does not know that operator. What it does know is every step of
-# the same thing written in PyTorch: its *body*.
+# takes apart. Torch-TensorRT translates a model operator by operator, with a
+# *converter* for each, and TensorRT builds an *engine* of the result, an optimized
+# program for this GPU. For our operator there is no converter. But there is one for
+# every step of the same thing written in PyTorch: its *body*.
 
 import logging
 import subprocess
@@ -679,7 +681,7 @@ print(f"limit_ms = {limit_ms:.3f}")
 
 # %%
 # PyTorch gets the body too: ``inlined`` is the model with the plain function, which
-# Inductor can fuse with its surroundings.
+# Inductor can fuse with its surroundings. Its ``max-autotune`` is left out.
 # ``TensorRT, operator outside`` has the plain body as the operator's kernel, ``kernel
 # outside`` the fused one.
 
@@ -727,7 +729,9 @@ plt.show()
 
 # Needs a GPU: it draws what was measured.
 # Output varies: timings.
-# Figure: Seconds until ready against latency, for all seven ways.
+# Figure: Seconds until ready against latency: with the body inside
+#   :recorded:`inside_ms` ms, PyTorch's best :recorded:`pytorch_ms` ms, the operator
+#   outside :recorded:`left_ms` ms and ready last.
 plot_ready(table)
 
 # %%
@@ -854,8 +858,8 @@ except NameError as failed:
 # %%
 # Empty inputs in TensorRT
 # ------------------------
-# Both ways give one engine for 1 to 64 tokens. An engine for an empty input *alone*,
-# with a static shape, is another matter.
+# Both ways give one engine for 1 to 64 tokens. Now an engine for an empty input
+# *alone*, with a static shape. The first model shows it, here for a batch of none.
 
 # Output varies: this error is TensorRT-RTX's.
 generate_converter(merge_op, merge_body)
@@ -934,8 +938,9 @@ cases = {size: (sequences[size], merged(sequences[size])) for size in (7, 1, 64,
 run_elsewhere(cases, sizes | {"min_shape": (2, 0, 64)})
 
 # %%
-# Code that must answer for every size does not depend on that: what lies outside the
-# engine's sizes goes to PyTorch, which has the operator.
+# Here the engine answers for no token as well, and rightly, whatever the warning says.
+# Code that must answer for every size should not rest on that. It sends what lies
+# outside the engine's sizes to PyTorch, which has the operator:
 
 
 def always(x):
@@ -1024,6 +1029,7 @@ for name, module in (("body inside", inside), ("operator outside", left)):
 #   fused kernel outside :recorded:`kernel_ms` ms, PyTorch alone :recorded:`pytorch_ms`.
 # - A body is traced once. Run the decomposed program at every size, none and one
 #   included, before you build an engine from it: engines check no guards.
-# - ``custom_op`` needs standard TensorRT, and its shape functions cannot halve a size.
+# - ``custom_op`` needs standard TensorRT. By its source, its shape functions cannot
+#   halve a size; that was tried here on the formula alone.
 
 # sphinx_gallery_tags = ["converters", "custom operators", "plugins", "dynamic shapes"]

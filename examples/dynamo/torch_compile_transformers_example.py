@@ -16,7 +16,8 @@ At a glance
   :recorded:`speed_8x512_all_true_mask` times as fast at 8x512: transformers makes a
   mask of its own then, with which PyTorch runs no fused attention.
 - ``torch.compile(backend="tensorrt")`` takes :recorded:`host_easy` times as long a call
-  as the same model compiled ahead of time, at 8x128 without a CUDA graph.
+  as the same model compiled ahead of time, at 8x128 without a CUDA graph, measured in
+  turns.
 - Similarities of sentences differ from PyTorch's by at most
   :recorded:`largest_difference`, but by up to :recorded:`causal_off` if you forget
   ``attn_bias_is_causal=False``.
@@ -664,9 +665,10 @@ for name, causal in {"mask_off": False, "causal_off": True}.items():
 # %%
 # With ``attn_bias_is_causal=False`` no similarity is off by more than
 # :recorded:`mask_off`, with the default they are off by up to :recorded:`causal_off`.
-# Ahead of time this cannot happen, because ``torch.export`` keeps attention as one
-# operator with its mask. Pass ``attn_bias_is_causal=False`` for every model whose mask
-# is not simply a causal one: encoders, and batches with padding on the left.
+# Ahead of time, ``torch.export`` keeps attention as one operator with its mask, and by
+# its source Torch-TensorRT 2.14 changes efficient attention alone. That was not run
+# here. So pass ``attn_bias_is_causal=False`` whichever way you compile, for every model
+# whose mask is not simply a causal one: encoders, and batches with padding on the left.
 #
 # One engine or seven
 # -------------------
@@ -703,8 +705,8 @@ turns.quantile([0.5, 0.2, 0.8]).T.round(3)
 # -------------------------
 #
 # Two errors answer that. Against eager in the *same type*, it is TensorRT's own doing.
-# Against eager in float32, it is what you lose in all, and much of it is the type's:
-# the third column is eager's own loss. In float32, TensorRT multiplies in *TF32*, with
+# Against eager in float32, it is what you lose in all; the third column is eager's own
+# loss, which is the type's part. In float32, TensorRT multiplies in *TF32*, with
 # about 3 digits on tensor cores, unless ``disable_tf32=True`` is passed. And a model
 # may keep its weights in float32 and let PyTorch's ``torch.autocast`` choose what runs
 # in float16: operators that need the digits, such as softmax and layer norm, stay in
@@ -885,12 +887,15 @@ turns.quantile([0.5, 0.2, 0.8]).T.round(2)
 
 # %%
 # Both ways make one engine. But a call of the easy line takes :recorded:`host_easy`
-# times as long, which is :recorded:`host_easy_eager` of eager's.
+# times as long, which is :recorded:`host_easy_eager` of eager's. Not all of that is the
+# host's: in the table below, the easy line is slower in a CUDA graph as well. Its rows
+# without a graph were measured one after the other, and are nearer to each other.
 #
-# What sets the two apart are the weights. Ahead of time they are part of the engine.
-# ``torch.compile`` hands them to its backend as inputs of the graph. A backend of our
-# own, which counts inputs and runs the graph as it is, shows what any backend gets for
-# the sentence encoder.
+# One difference is where the weights are. Ahead of time they are part of the engine.
+# ``torch.compile`` hands them to its backend as inputs of the graph. What such a call
+# costs the host, :doc:`torch_compile_advanced_usage` takes apart, on another model. A
+# backend of our own, which counts inputs and runs the graph as it is, shows what any
+# backend gets for the sentence encoder.
 
 graphs = []  # the number of inputs of each graph that torch.compile hands over
 
@@ -1199,9 +1204,9 @@ print(done.stdout if done.returncode == 0 else done.stderr[-1000:])
 note("file_mb", round((folder / "encoder.ep").stat().st_size / 1e6))
 
 # %%
-# There as here, a CUDA graph is one line around the module: for TensorRT-RTX it records
-# the graph itself with the strategy ``whole_graph_capture``, for standard TensorRT
-# PyTorch does. The inputs may be other tensors at each call.
+# There as here, a CUDA graph is one ``with`` around the call. TensorRT-RTX captures the
+# graph itself and has to be told so, by ``whole_graph_capture``; for standard TensorRT
+# PyTorch captures it. The inputs may be other tensors at each call.
 
 # Needs a GPU: it records a CUDA graph.
 # Output varies: it is measured.
@@ -1215,8 +1220,8 @@ except RuntimeError as error:
     print("RuntimeError:", textwrap.shorten(str(error), 300))
 
 # %%
-# :recorded:`served_ms` ms a call. The first table of this page has what a graph takes
-# that is captured by hand.
+# :recorded:`served_ms` ms a call. Captured by hand, the same engine takes less: see the
+# first table of this page.
 #
 # Exercise
 # --------

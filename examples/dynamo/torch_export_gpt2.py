@@ -13,10 +13,12 @@ At a glance
   that PyTorch does alone.
 - A prompt of :recorded:`shortest` tokens: :recorded:`speed_prefill_shortest` times the
   speed of PyTorch's best, one of :recorded:`longest`: :recorded:`speed_prefill_longest`.
-- A prompt engine that takes any length needs :recorded:`dynamic_ratio` times as long as
-  one that was made for the length. So this page makes several, and pads.
-- A whole text: :recorded:`written_equal` of the tokens are those that eager PyTorch
-  chooses.
+- A prompt engine that takes a range of lengths needs, at :recorded:`middle` tokens,
+  :recorded:`dynamic_ratio` times as long as one that was made for the length. So this
+  page makes several, and pads.
+- Texts that go on from random tokens: :recorded:`written_equal` of the tokens are those
+  that transformers' own model finds the likeliest; eager PyTorch with a cache writes
+  :recorded:`eager_equal`.
 - When not to use it: where a buffer changes in another way than a cache does. An engine
   forgets such a change without a word; the page has the check for it.
 
@@ -720,9 +722,10 @@ noted("bytes_us", f"{1000 * limit_ms / kernels.launches.sum():.1f}")
 # best of PyTorch, :recorded:`alone_decode`, reaches :recorded:`alone_fraction`. The
 # profiler counts :recorded:`launches` kernels of TensorRT's for a token, together
 # :recorded:`kernels_ms` ms, so :recorded:`each_us` microseconds each. The bytes that
-# one of them reads need :recorded:`bytes_us` on average. So GPT-2 is too small to come
-# near the limit with kernels of this number. A model with more to read in each comes
-# nearer; :doc:`torch_export_llama2` shows one.
+# one of them reads need :recorded:`bytes_us` on average. So most of a kernel's time is
+# not the reading. What it is, and why Inductor is faster here, this page did not look
+# at; :doc:`torch_export_llama2` takes a step apart kernel by kernel. A model with more
+# to read in each kernel comes nearer to the limit: the one on that page does.
 #
 # What a prompt costs
 # -------------------
@@ -852,7 +855,11 @@ noted("worst_padding", f"{worst:.2f}")
 # At :recorded:`middle` tokens the static engine takes :recorded:`ms_static` ms, the
 # dynamic one :recorded:`ms_lazy` ms lazy, :recorded:`ms_eager` ms eager and
 # :recorded:`ms_none` ms with the same kernels for all: the best of them takes
-# :recorded:`dynamic_ratio` times as long.
+# :recorded:`dynamic_ratio` times as long. Not all of that need be the dynamic shape:
+# the two graphs were captured in different ways, and on
+# :doc:`torch_compile_transformers_example` one and the same engine is slower in a graph
+# that TensorRT-RTX captures than in one captured by hand. At the other two lengths the
+# dynamic engine loses less (figure below).
 #
 # Padding has a price too. Its worst case is a prompt just above
 # :recorded:`shortest` tokens, which is padded to :recorded:`middle`. Even that takes
@@ -953,8 +960,9 @@ told.round(2)
 # %%
 # :recorded:`rate_tensorrt` tokens a second, choice included. Eager writes
 # :recorded:`rate_eager` as most people call it, and :recorded:`rate_eager_graph` in a
-# CUDA graph. Inductor wrote no text here. It should write more than either: for a token
-# alone it needs :recorded:`speed_decode` times as long as TensorRT.
+# CUDA graph. Each is the lower rate of the two prompts, taken once; eager's without a
+# graph are far apart. Inductor wrote no text here. It should write more than either:
+# for a token alone it needs :recorded:`speed_decode` times as long as TensorRT.
 #
 # Are they the right tokens? Where two tokens are nearly as likely, rounding decides,
 # and from there on two texts differ for good. So let transformers' own model judge. It
@@ -1236,13 +1244,14 @@ for name in ("served_empty", "served_error", "served_ready_s"):
 # - One token: :recorded:`decode_ms` ms of :recorded:`limit_ms` that the memory allows,
 #   at :recorded:`speed_decode` times the speed of PyTorch's best.
 # - Prompts: :recorded:`speed_prefill_shortest` times at :recorded:`shortest` tokens,
-#   :recorded:`speed_prefill_longest` at :recorded:`longest`. An engine for any length
-#   takes :recorded:`dynamic_ratio` times as long as one for the length.
+#   :recorded:`speed_prefill_longest` at :recorded:`longest`. At :recorded:`middle` an
+#   engine for a range takes :recorded:`dynamic_ratio` times as long as one for the
+#   length.
 # - A compiled module keeps the writes that the engine makes in place, and forgets
 #   others: here :recorded:`lost`. ``gm.meta["_copyback_mutation_buffers"]`` lists them.
 # - Prefill returns keys and values, which are copied into decode's buffers. With that
-#   :recorded:`written_equal` tokens are those that eager chooses; with an emptied cache
-#   :recorded:`forgetful_equal`.
+#   :recorded:`written_equal` tokens are those that transformers' own model finds the
+#   likeliest; with an emptied cache :recorded:`forgetful_equal`.
 #
 # More about it: `Compiling LLMs
 # <https://docs.pytorch.org/TensorRT/tutorials/compile_hf_models.html>`_ in the manual.

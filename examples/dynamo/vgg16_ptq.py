@@ -12,17 +12,19 @@ At a glance
   right, FP8 :recorded:`accuracy_fp8`. The engine shrinks from
   :recorded:`float16_mb` to :recorded:`fp8_mb` MB.
 - Only layers whose FP8 is right are in FP8. A linear layer is:
-  :recorded:`fp8_linear`. A convolution is: :recorded:`fp8_conv`, and no message says
-  so.
+  :recorded:`fp8_linear`. A convolution, by TensorRT-RTX on this GPU, which NVIDIA does
+  not list for it, is: :recorded:`fp8_conv`, and no message says so.
 - For one picture FP8 takes :recorded:`fp8_b1_ms` ms, float16 :recorded:`float16_b1_ms`
   ms: :recorded:`did_gain_b1` times as fast, and :recorded:`did_gain_many` for a batch.
   With all layers in FP8, the GPU's limits would allow :recorded:`should_gain_b1` and
-  :recorded:`should_gain_many`. Inductor in float16 takes :recorded:`inductor_b1_ms` ms.
+  :recorded:`should_gain_many`. Inductor in float16 takes :recorded:`inductor_b1_ms` ms
+  for one picture; for the batch :recorded:`over_inductor_many` times FP8's time.
 - INT8 weights leave the arithmetic in float16: :recorded:`int8_mb` MB and
   :recorded:`int8_b1_ms` ms.
-- Calibrated with one digit FP8 gets :recorded:`fp8_1` right, with 64
-  :recorded:`fp8_64`, with black pictures :recorded:`fp8_black`. Accuracy does not see
-  what black pictures do to the answer; a figure below does.
+- With all layers rounded, simulated in PyTorch, FP8 calibrated with one digit gets
+  :recorded:`fp8_1` right, with 64 :recorded:`fp8_64`, with black pictures
+  :recorded:`fp8_black`. Accuracy does not see what black pictures do to the answer; a
+  figure below does.
 
 What you will learn
 -------------------
@@ -254,8 +256,9 @@ print(f"accuracy_float16 = {accuracy_float16:.1%}")
 #    scale of an activation comes from *calibration*: the largest value that some
 #    pictures bring about.
 # 2. *Export* in ModelOpt's export mode, in which a quantizer is one operator.
-# 3. *Compile.* The operator becomes a pair of layers, quantize and dequantize, and
-#    TensorRT looks for an eight-bit kernel for what stands between them.
+# 3. *Compile.* Torch-TensorRT builds an *engine*, an optimized program for this GPU.
+#    The operator becomes a pair of layers, quantize and dequantize, and TensorRT looks
+#    for an eight-bit kernel for what stands between them.
 
 recipes = {
     "FP8": copy.deepcopy(mtq.FP8_DEFAULT_CFG),
@@ -358,13 +361,14 @@ for recipe, process in started.items():
 # - INT8 for both, a convolution: :recorded:`int8_conv`
 #
 # *Wrong* is the answer to fear: the engine was built, it ran, and no message came.
-# NVIDIA does not list this GPU for TensorRT-RTX, so ask again on yours. And the list is
-# not the last word: here a linear layer takes INT8 activations that the list leaves
-# out.
+# NVIDIA does not list this GPU for TensorRT-RTX, so ask again on yours. And its list of
+# types is not the last word: here a linear layer takes INT8 activations, which
+# TensorRT-RTX does not list.
 #
-# Built without a GPU, for any RTX GPU, TensorRT-RTX 1.6 answers: FP8 and the INT8
-# weights of a convolution are stored in single bytes, the INT8 weights of a linear
-# layer in float16, and a convolution with INT8 activations is refused.
+# Built without a GPU, for any RTX GPU, TensorRT-RTX 1.6 answered (tried, not recorded
+# here): FP8 and the INT8 weights of a convolution are stored in single bytes, the INT8
+# weights of a linear layer in float16, and a convolution with INT8 activations is
+# refused.
 #
 # What was refused or wrong stays in float16 in what follows. A rule at the end of a
 # recipe leaves layers out: by their class, or by the quantizer's name, such as ``0.*``.
@@ -749,7 +753,8 @@ with torch.no_grad():
 # Calibration only looks for each activation's largest value. What lies above it later
 # is cut off. So the question is which pictures bring out the large values. Both recipes
 # that round activations are simulated in PyTorch, for which no engine is needed: with
-# one digit and more, and once with black pictures.
+# one digit and more, and once with black pictures. All layers are rounded here, also
+# those that the engine keeps in float16, so the numbers differ a little from its own.
 
 # Output varies: training does.
 counts = [1, 4, 16, 64]
@@ -781,8 +786,9 @@ calibrated = pd.DataFrame(measured)
 # as a probability, would notice.
 
 # Output varies: training does.
-# Figure: Calibrated with 64 digits FP8 reads :recorded:`fp8_64` right, with black
-#   pictures :recorded:`fp8_black`; INT8 :recorded:`int8_64` and :recorded:`int8_black`.
+# Figure: Which pictures calibrate hardly shows in accuracy: FP8 reads
+#   :recorded:`fp8_64` right with 64 digits and :recorded:`fp8_black` with black
+#   pictures. The error of the answer is many times larger with black pictures.
 figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.2), sharex=True)
 for recipe, part in calibrated.groupby("recipe"):
     left.plot(part.pictures, part.accuracy, "o", label=recipe)
@@ -955,9 +961,10 @@ for size, (given, asked) in pairs.items():
         rows += compare(ways, twin, [given], [asked], tolerance=allowed, **about)
 
 # %%
-# ``speedup`` is over the best that PyTorch does with the float16 model. ``error`` of a
-# quantized engine is its distance from the simulation. The last two columns are the
-# least times from above, all layers added up, as if all were rounded.
+# ``speedup`` is over the best that PyTorch does with the float16 model, without
+# Inductor's ``max-autotune``, which is left out. ``error`` of a quantized engine is its
+# distance from the simulation. The last two columns are the least times from above, all
+# layers added up, as if all were rounded.
 
 # Needs a GPU: it needs the measurements.
 # Output varies: it prints timings.
@@ -1002,10 +1009,11 @@ summary.round(3)
 # :recorded:`should_gain_many` and :recorded:`did_gain_many`. Inductor in float16 takes
 # :recorded:`inductor_many_ms` ms there, :recorded:`over_inductor_many` times FP8's.
 #
-# The linear layers hold most of the weights, so they are what one picture waits for: it
-# has to read them all, and the least times say that reading takes longer than the
-# arithmetic. A batch reads them once for many pictures, and then the time goes
-# into the convolutions, which stayed as they were.
+# What one picture waits for is not shown here. By the least times, bytes count for more
+# than arithmetic, and the linear layers hold most of the bytes. But float16 takes
+# :recorded:`float16_b1_ms` ms where the least is :recorded:`should_ms_b1`, and halving
+# those bytes gained little. In the batch most of the time goes into convolutions, as
+# the kernels below show, and these stayed in float16.
 #
 # INT8 weights are slower than float16. The engine's size says why little could be
 # gained: the weights of the linear layers are in it with two bytes each, as the first
@@ -1030,8 +1038,9 @@ plt.show()
 
 # Needs a GPU: it draws what was measured.
 # Output varies: it draws timings.
-# Figure: Seconds until ready against latency: FP8 takes :recorded:`fp8_b1_ms` ms for
-#   one picture, Inductor in float16 :recorded:`inductor_b1_ms` ms.
+# Figure: Seconds until ready against latency: Inductor in float16 is ready first. For
+#   one picture FP8 takes :recorded:`fp8_b1_ms` ms, Inductor :recorded:`inductor_b1_ms`;
+#   for the batch Inductor takes :recorded:`over_inductor_many` times FP8's time.
 plot_ready(table)
 
 # %%
@@ -1054,7 +1063,7 @@ kernels.head(8).round(1)
 #
 # Three more, brought about: a recipe edited as older releases of ModelOpt had it; an
 # export without ``export_torch_mode``; FP8 with a scale for each channel, where
-# TensorRT's FP8 has one for the tensor.
+# Torch-TensorRT's converter takes one for the tensor.
 
 
 def edited():
@@ -1086,7 +1095,8 @@ for name, trial in trials.items():
 # Take it to production
 # ---------------------
 #
-# The saved engine needs Torch-TensorRT where it runs, and no ModelOpt.
+# The engine is loaded here into the process that made it. That a fresh one needs
+# Torch-TensorRT and no ModelOpt is to be expected, and untested on this page.
 
 file = folder / "vgg16-fp8.pt2"
 torch_tensorrt.save(fp8_engine, file, arg_inputs=(example,))
@@ -1110,10 +1120,12 @@ error = check(loaded, fp8, (fresh,), (others,), tolerance, "loaded")
 #   float16 reads :recorded:`accuracy_float16`, from :recorded:`fp8_mb` MB in place of
 #   :recorded:`float16_mb`.
 # - Ask first what the flavor takes, and compare the answer with PyTorch's. A
-#   convolution in FP8: :recorded:`fp8_conv`.
+#   convolution in FP8, on a GPU that is not listed for TensorRT-RTX:
+#   :recorded:`fp8_conv`.
 # - With every layer in FP8 the GPU's limits would allow :recorded:`should_gain_many`
 #   times for the batch; with the layers that are right it is :recorded:`did_gain_many`.
-#   In speed quantizing hardly pays here; in megabytes it does.
+#   In speed quantizing gains little for one picture here, and loses for the batch; in
+#   megabytes it gains.
 # - Check with agreement and with the error besides accuracy. Calibrated with black
 #   pictures FP8 still reads :recorded:`fp8_black`, from scores that are far off.
 # - ModelOpt's `guide to quantization
