@@ -7,6 +7,7 @@ import argparse
 from gallery import author
 from gallery.check import shown
 from gallery.display import say
+from gallery.paths import require_writable
 from gallery.preview import preview
 from gallery.script import find_scripts
 from gallery.write_ruler import write_ruler
@@ -14,6 +15,7 @@ from gallery.write_ruler import write_ruler
 
 def new(words: argparse.Namespace) -> int:
     """Begin a tutorial: a script that runs, and that you write over."""
+    require_writable()
     path = author.new(words.name, words.folder)
     say(
         f"{shown(path)} is there. Write over it; look at it with: "
@@ -24,6 +26,7 @@ def new(words: argparse.Namespace) -> int:
 
 def rename(words: argparse.Namespace) -> int:
     """Give a tutorial another name, its recordings and reports with it."""
+    require_writable()
     for old, path in author.rename(words.old, words.name):
         say(f"{shown(old)} is now {shown(path)}.")
     _say_mentions(words.old)
@@ -32,6 +35,7 @@ def rename(words: argparse.Namespace) -> int:
 
 def delete(words: argparse.Namespace) -> int:
     """Delete a tutorial, and all that came from it."""
+    require_writable()
     for path in author.delete(words.name, yes=words.yes):
         say(f"{shown(path)} is deleted.")
     _say_mentions(words.name)
@@ -40,6 +44,7 @@ def delete(words: argparse.Namespace) -> int:
 
 def ruler(words: argparse.Namespace) -> int:
     """Write the measuring code of gallery/ruler.py into the scripts that hold it."""
+    require_writable()
     changed = [path for path in find_scripts(words.names) if write_ruler(path)]
     for path in changed:
         say(f"{shown(path)} has today's ruler.")

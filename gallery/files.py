@@ -47,12 +47,12 @@ def sweep(pages: Path, scripts: Iterable[Path]) -> None:
     Parameters
     ----------
     pages
-        The folder of sphinx-gallery's pages.
+        The folder of sphinx-gallery's pages, or of what Sphinx made of them.
     scripts
         The tutorials that there are.
     """
     kept = {(script.parent.name, script.stem) for script in scripts}
-    for page in pages.glob("*/*.rst"):
+    for page in [*pages.glob("*/*.rst"), *pages.glob("*/*.html")]:
         if page.stem != "index" and (page.parent.name, page.stem) not in kept:
             page.unlink()
 

@@ -291,6 +291,8 @@ def _death(manager: AsyncKernelManager) -> str:
             "the kernel was killed (SIGKILL), most likely because the memory ran out. "
             "Close other programs or use a smaller model."
         )
+    if name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        return f"the kernel was told to end ({name}), by itself or from outside."
     return f"the kernel crashed in native code ({name})."
 
 

@@ -227,10 +227,14 @@ def find_scripts(names: list[str] | None = None, folder: Path = EXAMPLES) -> lis
     Raises
     ------
     GalleryError
-        If a name belongs to no tutorial, or a file has a name that none can have.
+        If a name belongs to no tutorial, or a file has a name that none can have; where
+        other tutorials are asked for, such a file is left alone.
     """
-    found = by_name(sorted(folder.glob("*/*.py")))
-    wanted = [Path(name).stem for name in names or found]
+    paths = sorted(folder.glob("*/*.py"))
+    wanted = [Path(name).stem for name in names or []]
+    found = by_name(path for path in paths if path.stem in wanted)
+    if not names or not found.keys() >= set(wanted):
+        found = by_name(paths)
     for name in wanted:
         if name not in found:
             close = difflib.get_close_matches(name, found, n=1)
@@ -239,4 +243,4 @@ def find_scripts(names: list[str] | None = None, folder: Path = EXAMPLES) -> lis
                 f"There is no tutorial named {name!r}.{hint} "
                 f"These exist: {', '.join(found)}."
             )
-    return [found[name] for name in wanted]
+    return [found[name] for name in wanted or found]

@@ -74,7 +74,8 @@ def check_sources(app: Sphinx) -> None:
     try:
         require_writable(Path(app.srcdir))
         use_recordings(app.config.gallery_recordings)
-        sweep(Path(app.srcdir) / PAGES, find_scripts())
+        for folder in (app.srcdir, app.outdir):
+            sweep(Path(folder) / PAGES, find_scripts())
         for tutorial in all_tutorials():
             tutorial.check_values()
             show(tutorial)

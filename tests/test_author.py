@@ -122,6 +122,12 @@ def test_a_tutorial_named_like_a_program_is_refused(project, tiny):
         find_scripts(folder=project / "examples")
 
 
+def test_a_dot_in_a_name_does_not_stop_another_tutorial(project, tiny):
+    shutil.copy(tiny, tiny.with_name("torch_2.14_news.py"))
+    done = run_gallery(project, "check", "tiny")
+    assert (done.returncode, "2.14" in done.stdout) == (0, False), done.stdout
+
+
 def test_a_dot_in_a_name_is_one_message_everywhere(project, tiny):
     tiny.rename(tiny.with_name("torch_2.14_news.py"))
     for words in (["check"], ["status"], ["run", "--no-gpu"], ["check", "torch_2.14"]):

@@ -11,6 +11,7 @@ import types
 import pytest
 
 from gallery import __main__ as main
+from gallery import author_commands as commands
 from gallery.errors import GalleryError
 from gallery.machine import (
     Gpu,
@@ -180,7 +181,8 @@ def test_status_needs_no_stack(recorded):
 
 def test_what_cannot_be_written_to_is_told_before_any_work(monkeypatch, project):
     monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)
-    for command in (main.run, main.verify):
+    author = (commands.new, commands.rename, commands.delete, commands.ruler)
+    for command in (main.run, main.verify, *author):
         with pytest.raises(GalleryError, match="cannot be written to.* a copy"):
             command(argparse.Namespace())
     config = types.SimpleNamespace(gallery_recordings="h100-rtx")

@@ -555,6 +555,10 @@ def test_progress_names_each_cell(tiny, gpus, tmp_path):
             r"crashed in native code \(SIGSEGV\)",
         ),
         (
+            "import os; os.kill(os.getpid(), 15)",
+            r"was told to end \(SIGTERM\)",
+        ),
+        (
             "import os; os.kill(os.getpid(), 9)",
             r"was killed \(SIGKILL\), most likely because the memory ran out",
         ),

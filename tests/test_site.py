@@ -152,6 +152,7 @@ def test_a_renamed_tutorial_leaves_nothing_that_breaks_the_build(built):
     assert "renamed.html" in _page(built, "tutorials/index")
     assert "tiny.html" not in _page(built, "tutorials/index")
     assert not (built / "docs/tutorials/dynamo/tiny.rst").exists()
+    assert not (built / "site/tutorials/dynamo/tiny.html").exists()
 
 
 def test_a_moved_tutorial_leaves_nothing_that_breaks_the_build(built, tiny):

@@ -91,7 +91,8 @@ print("TensorRT-RTX", trt.__version__, "on a GPU" if on_gpu else "without a GPU"
 # weights compute as fast as trained ones, but their batch norms have the statistics of
 # nobody's data, and the network answers all images alike. One pass in training mode
 # mends that; with ``momentum = None`` the norms take the average of what they saw. The
-# inputs are smooth: on noise a random network amplifies rounding (``how_we_measure``).
+# inputs are smooth: on noise a random network amplifies rounding
+# (:doc:`how_we_measure`).
 
 # Output varies: pretrained weights need a network.
 socket.setdefaulttimeout(10)  # seconds to wait for a download
@@ -186,7 +187,7 @@ print(file.name, *names)
 # How this page measures
 # ----------------------
 #
-# The code in the next cell measures on all pages of this gallery. ``how_we_measure``
+# The code in the next cell measures on all pages of this gallery. :doc:`how_we_measure`
 # explains it.
 
 # The ruler: the same code measures on every page; how_we_measure explains it.
@@ -374,7 +375,7 @@ def held_bytes(backend, run, reference):
     if engines is None:
         return float("nan")
     held = engines + weight_bytes(run)  # weights of what stayed in PyTorch
-    # A quantized engine may hold half of them; one that holds less lost its weights.
+    # An engine in eight bits may hold half; one that holds less lost its weights.
     assert held > 0.45 * weight_bytes(reference), f"{backend}: the engine lacks weights"
     return held
 
@@ -882,7 +883,7 @@ if done.returncode == 0:
 # - Ask ``get_engine_validity`` before loading, and keep the runtime cache: it takes a
 #   start from :recorded:`fresh_first_s` to :recorded:`fresh_second_s` s.
 # - NVIDIA's page on `building without a GPU
-#   <https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/cpu-engines.html>`__
+#   <https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/cpu-engines.html>`_
 #   has the details.
 
 # sphinx_gallery_tags = ["TensorRT-RTX", "deployment", "ahead of time", "vision"]

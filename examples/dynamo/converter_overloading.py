@@ -251,7 +251,7 @@ print(f"engines_after = {engines(after)}")
 #
 # How this page measures
 # ----------------------
-# One block of code measures on every page of this gallery; ``how_we_measure`` explains
+# One block of code measures on every page of this gallery; :doc:`how_we_measure` explains
 # it.
 
 # The ruler: the same code measures on every page; how_we_measure explains it.
@@ -439,7 +439,7 @@ def held_bytes(backend, run, reference):
     if engines is None:
         return float("nan")
     held = engines + weight_bytes(run)  # weights of what stayed in PyTorch
-    # A quantized engine may hold half of them; one that holds less lost its weights.
+    # An engine in eight bits may hold half; one that holds less lost its weights.
     assert held > 0.45 * weight_bytes(reference), f"{backend}: the engine lacks weights"
     return held
 

@@ -34,7 +34,7 @@ Prerequisites
 
 On Windows the same line installs the same release, from wheels of its own. Its PyTorch
 must be a CUDA build, which `PyTorch's selector
-<https://pytorch.org/get-started/locally/>`__ names. You need to know PyTorch, but not
+<https://pytorch.org/get-started/locally/>`_ names. You need to know PyTorch, but not
 TensorRT. Without a GPU, the cells marked ``Needs a GPU`` do not run.
 """
 
@@ -81,7 +81,7 @@ print(f"engine_kb = {len(plan) / 1e3:.0f}")
 # These bytes are all of it: the weights, and a plan of what to compute. TensorRT-RTX
 # makes the kernels on the machine that loads the file, so the file has none, and it
 # needs no GPU to be made. NVIDIA documents it as `portable to Windows and Linux
-# <https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/cpu-engines.html>`__
+# <https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/cpu-engines.html>`_
 # for the GPU generations that it was built for (:doc:`ahead_of_time_without_gpu`
 # chooses them). The same *release* of TensorRT-RTX has to load it.
 #
@@ -325,7 +325,7 @@ def held_bytes(backend, run, reference):
     if engines is None:
         return float("nan")
     held = engines + weight_bytes(run)  # weights of what stayed in PyTorch
-    # A quantized engine may hold half of them; one that holds less lost its weights.
+    # An engine in eight bits may hold half; one that holds less lost its weights.
     assert held > 0.45 * weight_bytes(reference), f"{backend}: the engine lacks weights"
     return held
 

@@ -344,7 +344,7 @@ def held_bytes(backend, run, reference):
     if engines is None:
         return float("nan")
     held = engines + weight_bytes(run)  # weights of what stayed in PyTorch
-    # A quantized engine may hold half of them; one that holds less lost its weights.
+    # An engine in eight bits may hold half; one that holds less lost its weights.
     assert held > 0.45 * weight_bytes(reference), f"{backend}: the engine lacks weights"
     return held
 
@@ -913,7 +913,7 @@ for make in (just_in_time, ahead_of_time):
 #        tried below
 #      - yes, as a file for TensorRT alone
 #      - just in time: no, TensorRT calls Python. Ahead of time: `yes
-#        <https://docs.pytorch.org/TensorRT/tutorials/_rendered_examples/dynamo/aot_plugin.html>`__,
+#        <https://docs.pytorch.org/TensorRT/tutorials/_rendered_examples/dynamo/aot_plugin.html>`_,
 #        says its documentation
 #
 # When it goes wrong

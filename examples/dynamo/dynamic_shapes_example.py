@@ -336,7 +336,7 @@ def held_bytes(backend, run, reference):
     if engines is None:
         return float("nan")
     held = engines + weight_bytes(run)  # weights of what stayed in PyTorch
-    # A quantized engine may hold half of them; one that holds less lost its weights.
+    # An engine in eight bits may hold half; one that holds less lost its weights.
     assert held > 0.45 * weight_bytes(reference), f"{backend}: the engine lacks weights"
     return held
 
@@ -501,8 +501,11 @@ print({name: round(value, 4) for name, value in floors.items()})
 
 # %%
 # Then the same model with its length fixed and with its length free, on both sides.
-# Inductor gets its range by ``mark_dynamic``, a hint on the tensors of a call; the
-# section on ``torch.compile`` comes back to it.
+# Inductor learns of it by ``mark_dynamic``, a hint on the tensors of a call; the
+# section on ``torch.compile`` comes back to it. TensorRT-RTX makes kernels while an
+# engine runs. A CUDA graph that is captured by hand keeps those that were there, so the
+# dynamic engine has to make a shape's kernels before its call returns: the strategy
+# ``eager``.
 
 
 def marked(run):
@@ -510,10 +513,20 @@ def marked(run):
 
     def call(*tensors):
         for tensor in tensors:
-            torch._dynamo.mark_dynamic(tensor, 1, min=LOW, max=HIGH)
+            torch._dynamo.mark_dynamic(tensor, 1)
         return run(*tensors)
 
     return call
+
+
+def at_once(engine):
+    """The engine, with a shape's kernels made before its first call returns."""
+    if torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx:
+        eager = {"dynamic_shapes_kernel_specialization_strategy": "eager"}
+        for part in engine.modules():
+            if isinstance(part, TorchTensorRTModule):
+                part.runtime_settings = part.runtime_settings.merge(**eager)
+    return engine
 
 
 # %%
@@ -525,7 +538,7 @@ def marked(run):
 given, fresh = batch(OPT), batch(OPT)
 ways = {
     "TensorRT, static": lambda: ahead(encoder, given),
-    "TensorRT, dynamic": lambda: ahead(encoder, inputs),
+    "TensorRT, dynamic": lambda: at_once(ahead(encoder, inputs)),
     "Inductor, dynamic": lambda: marked(torch.compile(encoder, fullgraph=True)),
 }
 ways |= pytorch_alone(encoder, autotune=False)
@@ -554,18 +567,27 @@ print(f"of_limit_percent = {100 * max(floors.values()) / ms[best]:.0f}")
 # ratio is :recorded:`inductor_dynamic_over_static`. TensorRT's faster row reaches
 # :recorded:`of_limit_percent` percent of the limit.
 #
-# TensorRT-RTX makes kernels when an engine runs. For a dynamic shape it can specialize
-# them for each shape that it meets, in the background (``lazy``, the default), before
-# the call returns (``eager``), or not at all (``none``). Standard TensorRT chooses
-# kernels at build time, and has no such choice.
+# For a dynamic shape TensorRT-RTX can specialize kernels for each shape that it meets,
+# in the background (``lazy``, the default), before the call returns (``eager``, as
+# above), or not at all (``none``). Each runs for some seconds before it is looked at,
+# in TensorRT-RTX's own CUDA graph, and without a cache of kernels, so that nothing is
+# left from another one. Standard TensorRT chooses kernels at build time, and has no
+# such choice.
 
 # Needs a GPU: it measures.
 # Output varies: latency.
 if torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx:
-    choose = torch_tensorrt.runtime.set_dynamic_shapes_kernel_strategy
     for strategy in ("lazy", "eager", "none"):
-        with choose(dynamic, strategy):
-            median = latency(captured(partial(dynamic, *given)))[0]
+        with torch_tensorrt.runtime.runtime_config(
+            dynamic,
+            dynamic_shapes_kernel_specialization_strategy=strategy,
+            cuda_graph_strategy="whole_graph_capture",
+            runtime_cache=None,
+        ):
+            start = time.perf_counter()
+            while time.perf_counter() - start < 3:
+                dynamic(*given).cpu()
+            median = latency(partial(dynamic, *given))[0]
         print(f"{strategy}_ms = {median:.3f}")
 
 # %%
@@ -620,7 +642,7 @@ for length in (LOW, 65, 200):
 
 # Needs a GPU: it counts kernels.
 # Output varies: times.
-for name, engine in {"static": engines[OPT], "dynamic": dynamic}.items():
+for name, engine in {"static": engines[OPT], "dynamic": at_once(dynamic)}.items():
     kernels = profiled(partial(engine, *batch(OPT)))[0]
     print(f"launches_{name} = {kernels.launches.sum()}")
     print(f"busy_us_{name} = {kernels.microseconds.sum():.0f}")
@@ -663,7 +685,7 @@ def sweep(name, run, lengths=LENGTHS):
 # Needs a GPU: it measures.
 # Output varies: latency.
 torch.compiler.reset()
-sweep("TensorRT dynamic", dynamic)
+sweep("TensorRT dynamic", at_once(dynamic))
 for size, engine in {**engines, 96: ahead(encoder, batch(96))}.items():
     sweep("TensorRT static", engine, [size])
 sweep("TensorRT set, padded", padded)
@@ -826,10 +848,10 @@ print("Parts:", [name for name, _ in two.named_children()])
 # Output varies: latency.
 for number, length in enumerate((32, 192)):
     try:
-        with torch_tensorrt.runtime.optimization_profile(two, number):
+        with torch_tensorrt.runtime.optimization_profile(at_once(two), number):
             sweep(f"profile {number}", two, [length])
         ratio = f"{measured[-1]['latency_ms'] / dynamic_ms[length]:.2f}"
-    except RuntimeError as error:
+    except (AssertionError, RuntimeError) as error:
         ratio = f"no answer, {type(error).__name__}"
         print(textwrap.shorten(str(error), 300))
     print(f"profile_{number}_over_one_range = {ratio}")
@@ -967,7 +989,7 @@ for length in (200, OPT):
 # **No opt at all.** Where a size depends on data, such as the number of rows that a
 # mask keeps, there is no example. Torch-TensorRT takes ``min + max / 2``, which lies
 # above ``max`` if ``min`` is more than half of it (`issue 4610
-# <https://github.com/pytorch/TensorRT/issues/4610>`__). Mend it by a lower ``min``.
+# <https://github.com/pytorch/TensorRT/issues/4610>`_). Mend it by a lower ``min``.
 # (``torch._check`` looks private, seen in 2.14, and is PyTorch's documented way to say
 # what holds of such a size.)
 
@@ -1058,7 +1080,7 @@ done = subprocess.run(serve, cwd=folder, capture_output=True, text=True)
 print(done.stdout.strip())
 print("exit status", done.returncode)
 if done.returncode:
-    print(done.stderr.splitlines()[-1])
+    print(*done.stderr.splitlines()[-1:])
 
 # %%
 # Behind a server, count the lengths that you see. Few distinct ones: a static engine

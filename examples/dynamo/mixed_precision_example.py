@@ -53,7 +53,7 @@ PyTorch, but not TensorRT. Without a GPU, the cells marked ``Needs a GPU`` do no
 # Overflow strikes at one place, and a common one is the norm of a transformer.
 # *RMSNorm* divides a vector by the root of the mean of its squares, and the square of
 # ``256`` no longer fits. `Some activations of language models
-# <https://arxiv.org/abs/2402.17762>`__ are far larger than that. Transformers' own code
+# <https://arxiv.org/abs/2402.17762>`_ are far larger than that. Transformers' own code
 # therefore computes this norm in ``float32``; many a port writes it in one line:
 
 import copy
@@ -160,7 +160,7 @@ print("Weights: trained on this page, from random ones")
 # %%
 # Its activations are small. We make them large without changing what the model
 # computes: every layer that writes to the *residual stream*, the vector that the blocks
-# pass on, gets weights ``1024`` times as large. The norms divide the factor out again.
+# pass on, gets weights ``512`` times as large. The norms divide the factor out again.
 # In ``float32`` nothing happens. Large models have such streams from training; here the
 # factor is known, and can be taken away.
 
@@ -194,7 +194,7 @@ def accuracy(candidate, dtype):
 
 COUNT = 256 if on_gpu else 64
 inputs, fresh, truth = patches[:COUNT], patches[-COUNT:], labels[-COUNT:]
-large = enlarged(model, 1024)
+large = enlarged(model, 512)
 half = copy.deepcopy(large).half()
 half_engine, half_program = compiled(half, inputs.half())
 
@@ -396,7 +396,7 @@ def held_bytes(backend, run, reference):
     if engines is None:
         return float("nan")
     held = engines + weight_bytes(run)  # weights of what stayed in PyTorch
-    # A quantized engine may hold half of them; one that holds less lost its weights.
+    # An engine in eight bits may hold half; one that holds less lost its weights.
     assert held > 0.45 * weight_bytes(reference), f"{backend}: the engine lacks weights"
     return held
 

@@ -336,7 +336,7 @@ def held_bytes(backend, run, reference):
     if engines is None:
         return float("nan")
     held = engines + weight_bytes(run)  # weights of what stayed in PyTorch
-    # A quantized engine may hold half of them; one that holds less lost its weights.
+    # An engine in eight bits may hold half; one that holds less lost its weights.
     assert held > 0.45 * weight_bytes(reference), f"{backend}: the engine lacks weights"
     return held
 
@@ -554,8 +554,8 @@ def child(program, *words, **options):
     """Start a Python program of the folder; its errors go into a file beside it."""
     command = [sys.executable, program, *map(str, words)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    name = "-".join([program, *map(str, words)]).replace(" ", "")
-    with (folder / f"{name}.log").open("w") as log:
+    file = {"dir": folder, "suffix": ".log", "delete": False}
+    with tempfile.NamedTemporaryFile("w", **file) as log:
         process = subprocess.Popen(command, cwd=folder, stderr=log, **pipes, **options)
     process.log = Path(log.name)
     return process
@@ -592,8 +592,7 @@ def rate(*processes):
 alone, shared = rate(first), rate(first, neighbour)
 both = rate(first, second)
 for process in (first, second, neighbour):
-    process.stdin.close()
-    process.wait()
+    process.communicate(timeout=60)  # closes its input, at which it ends
 print(f"alone_sentences = {alone:.0f}")
 print(f"both_sentences = {both:.0f}")
 print(f"shared_over_one = {shared / alone:.2f}")
@@ -684,7 +683,7 @@ if gpus:
 # ``all_reduce`` adds the two up. That makes two sums a layer, each of one vector a
 # token.
 HALVES = '''
-import json, os, statistics, sys
+import json, os, statistics, sys, traceback
 from pathlib import Path
 import torch
 import torch.distributed as dist
@@ -799,6 +798,8 @@ def loaded(rank, world, device):
         llama = transformers.LlamaForCausalLM(config)
     llama = llama.eval().to(weights["lm_head.weight"].dtype)
     llama.load_state_dict(weights)
+    rotation = type(llama.model.rotary_emb)  # its frequencies stay in float32
+    llama.model.rotary_emb = rotation(config, device)
     if world > 1:
         split(llama, rank, world)
     return Step(llama, world)
@@ -947,8 +948,13 @@ if __name__ == "__main__":
         import torch_tensorrt
 
         torch_tensorrt.distributed.setup_nccl_for_torch_tensorrt()
-    work(sys.argv[1], *map(int, sys.argv[2:]), tell, sys.stdin.readline)
-    os._exit(0)  # or NCCL, CUDA and TensorRT end in any order
+    status = 1
+    try:
+        work(sys.argv[1], *map(int, sys.argv[2:]), tell, sys.stdin.readline)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    os._exit(status)  # or NCCL, CUDA and TensorRT end in any order
 """
 (folder / "halves.py").write_text(HALVES)
 halves = importlib.import_module("halves")

@@ -415,7 +415,7 @@ def held_bytes(backend, run, reference):
     if engines is None:
         return float("nan")
     held = engines + weight_bytes(run)  # weights of what stayed in PyTorch
-    # A quantized engine may hold half of them; one that holds less lost its weights.
+    # An engine in eight bits may hold half; one that holds less lost its weights.
     assert held > 0.45 * weight_bytes(reference), f"{backend}: the engine lacks weights"
     return held
 
@@ -720,6 +720,8 @@ table.round(3)
 
 # Needs a GPU: it measures.
 # Output varies: it prints timings.
+# Figure: Seconds until ready against latency, TensorRT fixed and mutable beside
+#   PyTorch.
 ms = table.set_index("backend").latency_ms
 ratio = ms["TensorRT, mutable, CUDA graph"] / ms["TensorRT, CUDA graph"]
 print(f"mutable_over_fixed = {ratio:.2f}")

@@ -365,7 +365,7 @@ def held_bytes(backend, run, reference):
     if engines is None:
         return float("nan")
     held = engines + weight_bytes(run)  # weights of what stayed in PyTorch
-    # A quantized engine may hold half of them; one that holds less lost its weights.
+    # An engine in eight bits may hold half; one that holds less lost its weights.
     assert held > 0.45 * weight_bytes(reference), f"{backend}: the engine lacks weights"
     return held
 

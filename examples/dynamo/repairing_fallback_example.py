@@ -106,7 +106,7 @@ def small_retinanet(classes, **options):
 # The large one has a ResNet-50. Its trained weights are on a server. Without them they
 # are random, and the boxes mean nothing. They must depend on the picture all the same,
 # or no comparison could fail. So norms get statistics from noise, scores are spread
-# out, and the threshold is put where a thousand of them pass.
+# out, and the threshold is put where some of them pass.
 
 
 def answer_differently(model, picture):
@@ -176,8 +176,11 @@ class Network(torch.nn.Module):
 
 # %%
 # The second half chooses, level by level: the features have several resolutions.
-# ``by_mask`` does what torchvision does. Anchors depend on the size alone; torchvision
-# makes them in each call, here they are made once.
+# ``by_mask`` does what torchvision does, without its limit of a thousand places a
+# level, which nothing reaches here. (Torch-TensorRT 2.14 would make of ``[:1000]``, on
+# a tensor whose length depends on the picture, a slice of a thousand whatever the
+# length is.) Anchors depend on the size alone; torchvision makes them in each call,
+# here they are made once.
 
 
 def by_mask(scores, threshold):
@@ -186,7 +189,7 @@ def by_mask(scores, threshold):
     likely = scores > threshold
     place = torch.where(likely)[0]
     scores, order = scores[likely].sort(descending=True)
-    return scores[:1000], place[order[:1000]]
+    return scores, place[order]
 
 
 # %%
@@ -487,7 +490,7 @@ def held_bytes(backend, run, reference):
     if engines is None:
         return float("nan")
     held = engines + weight_bytes(run)  # weights of what stayed in PyTorch
-    # A quantized engine may hold half of them; one that holds less lost its weights.
+    # An engine in eight bits may hold half; one that holds less lost its weights.
     assert held > 0.45 * weight_bytes(reference), f"{backend}: the engine lacks weights"
     return held
 
@@ -628,23 +631,26 @@ rows = {}
 
 def step(name, module, reference=plain):
     """Compare a step with eager PyTorch on a photograph, and measure it."""
+    told = dict.fromkeys(("found", "iou", "control"), "no answer")
+    told |= dict.fromkeys(("engines", "launches", "ms"), "no answer") if on_gpu else {}
     try:
         right = reference(flower)
         row = agreement(module(flower), right)
         control = agreement(reference(temple), right)["found"]
-        print(f"{name}_found = {row['found']:.1%}")
-        print(f"{name}_iou = {row['IoU']:.3f}")
-        print(f"{name}_control = {control:.1%}")
+        told |= {"found": f"{row['found']:.1%}", "iou": f"{row['IoU']:.3f}"}
+        told["control"] = f"{control:.1%}"
         if on_gpu:
             kernels, row["engines"] = profiled(lambda: module(flower))
             row["launches"] = int(kernels.launches.sum())
             row["ms"], row["p20"], row["p80"] = latency(lambda: module(flower))
-            for value in ("engines", "launches"):
-                print(f"{name}_{value} = {row[value]}")
-            print(f"{name}_ms = {row['ms']:.2f}")
+            told |= {value: row[value] for value in ("engines", "launches")}
+            told["ms"] = f"{row['ms']:.2f}"
         rows[name] = row
     except Exception as refused:
-        print(f"{name}: {type(refused).__name__} {str(refused).splitlines()[0][:150]}")
+        words = (str(refused) or "no message").splitlines()[0][:150]
+        print(f"{name}: {type(refused).__name__} {words}")
+    for value, text in told.items():
+        print(f"{name}_{value} = {text}")
 
 
 # %%
@@ -1077,7 +1083,7 @@ PROGRAM = """
 import contextlib, sys, threading, time, torch, torch_tensorrt
 from threading import Thread
 file, way, device = sys.argv[1:]
-copies, calls = (8 if way == "own" else 1), (100 if device == "cuda" else 2)
+copies, calls = (4 if way == "own" else 1), (100 if device == "cuda" else 2)
 modules = [torch_tensorrt.load(file).module() for _ in range(copies)]
 pictures = torch.load(file + ".pictures").to(device)
 right = [modules[0](picture)[1].clone() for picture in pictures]
@@ -1091,8 +1097,8 @@ def work(number):
                 scores = module(pictures[number])[1]
                 torch.cuda.current_stream().synchronize() if way == "lock" else None
             wrong[number] += (scores - right[number]).abs().max() > 1e-2
-for count in (1, 2, 4, 8):
-    wrong = torch.zeros(8, device=device)
+for count in (1, 2, 4):
+    wrong = torch.zeros(4, device=device)
     torch.cuda.synchronize()
     start = time.perf_counter()
     threads = [Thread(target=work, args=(n,)) for n in range(count)]
@@ -1103,7 +1109,7 @@ for count in (1, 2, 4, 8):
 """
 
 # %%
-# The pictures are eight: both photographs, mirrored, and all of them darker.
+# The pictures are four: both photographs, and both mirrored.
 
 # Needs a GPU: engines run in other processes.
 # Output varies: timings, and perhaps wrong answers.
@@ -1112,12 +1118,12 @@ file = folder / "candidates.pt2"
 torch_tensorrt.save(candidates, str(file), arg_inputs=(temple,))
 both = torch.cat((temple, flower))
 both = torch.cat((both, both.flip(3)))
-torch.save(torch.cat((both, both * 0.7))[:, None], f"{file}.pictures")
+torch.save(both[:, None], f"{file}.pictures")
 (folder / "threads.py").write_text(PROGRAM)
 lines = []
 for way in ("shared", "lock", "own"):
     command = [sys.executable, "threads.py", str(file), way, device.type]
-    command = ["timeout", "90"] + command  # a deadlock must not hold up the page
+    command = ["timeout", "200"] + command  # a deadlock must not hold up the page
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     lines += [line.split()[1:] for line in ended.stdout.splitlines() if "row" in line]
     print(way, "ended with exit code", ended.returncode)
@@ -1134,12 +1140,15 @@ threads
 #   with a module for each thread; :recorded:`wrong_shared` of the answers of the shared
 #   module were wrong.
 numbers = threads.drop(columns="way").astype(float).assign(way=threads.way)
-for way, part in numbers.groupby("way", sort=False):
-    print(f"wrong_{way} = {part.wrong.sum():.0f} of {part.calls.sum():.0f}")
-    print(f"rate_{way} = {part.calls_per_s.max():.0f}")
+for way in ("shared", "lock", "own"):
+    part = numbers[numbers.way == way]
+    told = f"{part.wrong.sum():.0f} of {part.calls.sum():.0f}", part.calls_per_s.max()
+    wrong, rate = told if len(part) else ("no answer", float("nan"))
+    print(f"wrong_{way} = {wrong}")
+    print(f"rate_{way} = {rate:.0f}")
 if len(numbers):
     rates = numbers.pivot(index="threads", columns="way", values="calls_per_s")
-    axis = rates.plot(marker="o", figsize=(7, 3), ylim=(0, None), xticks=[1, 2, 4, 8])
+    axis = rates.plot(marker="o", figsize=(7, 3), ylim=(0, None), xticks=[1, 2, 4])
     axis.set(ylabel="calls a second")
     plt.tight_layout()
     plt.show()

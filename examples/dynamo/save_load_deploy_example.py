@@ -9,7 +9,7 @@ At a glance
 -----------
 
 - One line saves, one line loads. The file has :recorded:`program_mb` MB; a fresh
-  process has its first answer :recorded:`program_ready_s` s after its start, once.
+  process has its first answer :recorded:`program_ready_s` s after its first line.
 - Going through a file changes the answer by :recorded:`program_difference`. In a CUDA
   graph the loaded model is :recorded:`loaded_speedup` times as fast as the best that
   PyTorch does alone.
@@ -187,9 +187,9 @@ print(f"program_difference = {(answer - here).abs().max().item():g}")
 print(names(answer))
 
 # %%
-# From its start to its first answer the process took :recorded:`program_ready_s` s, and
-# its scores differ by :recorded:`program_difference` from those of the module that was
-# saved.
+# From its first line to its first answer the process took :recorded:`program_ready_s`
+# s, and its scores differ by :recorded:`program_difference` from those of the module
+# that was saved.
 #
 # What is in the file
 # -------------------
@@ -426,7 +426,7 @@ def held_bytes(backend, run, reference):
     if engines is None:
         return float("nan")
     held = engines + weight_bytes(run)  # weights of what stayed in PyTorch
-    # A quantized engine may hold half of them; one that holds less lost its weights.
+    # An engine in eight bits may hold half; one that holds less lost its weights.
     assert held > 0.45 * weight_bytes(reference), f"{backend}: the engine lacks weights"
     return held
 
@@ -865,6 +865,8 @@ if code == 0:
     scores = np.fromfile(folder / "scores.bin", np.float16).reshape(2, -1)
     scores = torch.from_numpy(scores).to(device)
     check(lambda _: scores, model, (images,), (swapped,), tolerance, "C++")
+else:
+    print(f"cpp_ready_s = not measured (exit status {code})")
 code, _, errors = run_cpp()
 print("Without the runtime's library: exit status", code, *errors.splitlines()[:1])
 
@@ -1094,7 +1096,7 @@ except ValueError as refused:
 #      - compiles again
 #      - no
 #    * - ``torch_tensorrt.compile``, this page
-#      - each format below
+#      - each format above
 #      - a range, given beforehand
 #      - package, raw engine
 #    * - ``torch._inductor.aoti_compile_and_package``

@@ -12,8 +12,8 @@ At a glance
   ms in an engine behind a CUDA graph.
 - With a CUDA graph on both sides, TensorRT reaches :recorded:`tensorrt_b1` of the speed
   of PyTorch's best at batch 1, :recorded:`tensorrt_b16` at 16 and
-  :recorded:`tensorrt_b64` at 64. The fastest there are :recorded:`fastest_b1`,
-  :recorded:`fastest_b16` and :recorded:`fastest_b64`.
+  :recorded:`tensorrt_b64` at 64. The fastest of all is :recorded:`fastest_b1` at batch
+  1, :recorded:`fastest_b16` at 16, :recorded:`fastest_b64` at 64.
 - At batch 1 TensorRT is ready in :recorded:`ready_tensorrt_b1` s, Inductor in
   :recorded:`ready_inductor_b1` s, and with max-autotune in
   :recorded:`ready_autotune_b1` s.
@@ -63,8 +63,8 @@ You need to know PyTorch, but not TensorRT. You need an NVIDIA GPU: without its 
 # model as a graph, translates the operators that it knows, has the builder make
 # engines, and hands you a callable that takes and returns ordinary tensors.
 #
-# A faster classifier in ten lines
-# --------------------------------
+# A faster classifier
+# -------------------
 #
 # Three settings hold throughout. Nothing is trained, so gradients are off. Log messages
 # below errors are off too; *When it goes wrong* shows one that matters. The random seed
@@ -372,7 +372,7 @@ def held_bytes(backend, run, reference):
     if engines is None:
         return float("nan")
     held = engines + weight_bytes(run)  # weights of what stayed in PyTorch
-    # A quantized engine may hold half of them; one that holds less lost its weights.
+    # An engine in eight bits may hold half; one that holds less lost its weights.
     assert held > 0.45 * weight_bytes(reference), f"{backend}: the engine lacks weights"
     return held
 

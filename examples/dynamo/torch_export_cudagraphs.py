@@ -66,7 +66,7 @@ size = 224 if device.type == "cuda" else 64
 # %%
 # Random weights compute as fast as trained ones. One pass in training mode gives the
 # batch norms the statistics of their input, so that answers differ from image to image.
-# The inputs are smooth, as pictures are (``how_we_measure`` says why).
+# The inputs are smooth, as pictures are (:doc:`how_we_measure` says why).
 
 
 def smooth(count):
@@ -296,7 +296,7 @@ def held_bytes(backend, run, reference):
     if engines is None:
         return float("nan")
     held = engines + weight_bytes(run)  # weights of what stayed in PyTorch
-    # A quantized engine may hold half of them; one that holds less lost its weights.
+    # An engine in eight bits may hold half; one that holds less lost its weights.
     assert held > 0.45 * weight_bytes(reference), f"{backend}: the engine lacks weights"
     return held
 
@@ -596,8 +596,10 @@ with enable(broken) as module:
 # ------------------
 # A graph holds fixed addresses and fixed shapes. When a shape changes, it is captured
 # anew. So shapes that alternate cost a capture at each call. On TensorRT-RTX a dynamic
-# engine also makes kernels for each shape as it comes (``lazy``), which no capture
-# allows; ``none`` keeps to general kernels.
+# engine also makes kernels for each shape as it comes (``lazy``). Another strategy, such
+# as ``none``, which keeps to general kernels, holds within a ``with`` block alone: called
+# as below, without one, the function changes nothing in Torch-TensorRT 2.14. So these
+# figures are those of ``lazy``.
 
 # Needs a GPU: it measures.
 # Output varies: it prints timings.

@@ -475,7 +475,7 @@ def held_bytes(backend, run, reference):
     if engines is None:
         return float("nan")
     held = engines + weight_bytes(run)  # weights of what stayed in PyTorch
-    # A quantized engine may hold half of them; one that holds less lost its weights.
+    # An engine in eight bits may hold half; one that holds less lost its weights.
     assert held > 0.45 * weight_bytes(reference), f"{backend}: the engine lacks weights"
     return held
 
@@ -1221,7 +1221,7 @@ except Exception as error:
 # takes the same model as it is, so it is the way to go.
 #
 # **The prompt encoder does not convert** (`issue 3124
-# <https://github.com/pytorch/TensorRT/issues/3124>`__). It depends on how the labels
+# <https://github.com/pytorch/TensorRT/issues/3124>`_). It depends on how the labels
 # are applied. Meta's own code selects points by a mask of booleans, ``code[labels ==
 # 1]``, and how many there are depends on the data. transformers writes ``torch.where``.
 # A dry run tells what would become of the first kind,
@@ -1256,12 +1256,10 @@ note(index_left=", ".join(sorted(left)) or "nothing")
 #
 # **Another number of prompts.** An engine is made for one shape. Build one for each
 # number that you need, or fill up: ask twice for the same, and throw a mask away.
-# `Dynamic shapes <dynamic_shapes_example.html>`__ weighs that against an engine for a
-# range.
+# :doc:`dynamic_shapes_example` weighs that against an engine for a range.
 #
 # **Detectors with non-maximum suppression.** Torch-TensorRT 2.14 has no converter for
-# NMS. `Repairing what falls back <repairing_fallback_example.html>`__ compiles a
-# detector around it.
+# NMS. :doc:`repairing_fallback_example` compiles a detector around it.
 #
 # Take it to production
 # ---------------------

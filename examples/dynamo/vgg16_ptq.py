@@ -593,7 +593,7 @@ def held_bytes(backend, run, reference):
     if engines is None:
         return float("nan")
     held = engines + weight_bytes(run)  # weights of what stayed in PyTorch
-    # A quantized engine may hold half of them; one that holds less lost its weights.
+    # An engine in eight bits may hold half; one that holds less lost its weights.
     assert held > 0.45 * weight_bytes(reference), f"{backend}: the engine lacks weights"
     return held
 
@@ -1129,7 +1129,7 @@ error = check(loaded, fp8, (fresh,), (others,), tolerance, "loaded")
 # - Check with agreement and with the error besides accuracy. Calibrated with black
 #   pictures FP8 still reads :recorded:`fp8_black`, from scores that are far off.
 # - ModelOpt's `guide to quantization
-#   <https://nvidia.github.io/Model-Optimizer/guides/1_quantization.html>`__ has more
+#   <https://nvidia.github.io/Model-Optimizer/guides/1_quantization.html>`_ has more
 #   recipes, and training with quantizers for where rounding costs too much.
 
 # sphinx_gallery_tags = ["quantization", "FP8", "INT8", "vision", "ModelOpt"]

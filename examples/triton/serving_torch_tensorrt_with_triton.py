@@ -405,7 +405,7 @@ def held_bytes(backend, run, reference):
     if engines is None:
         return float("nan")
     held = engines + weight_bytes(run)  # weights of what stayed in PyTorch
-    # A quantized engine may hold half of them; one that holds less lost its weights.
+    # An engine in eight bits may hold half; one that holds less lost its weights.
     assert held > 0.45 * weight_bytes(reference), f"{backend}: the engine lacks weights"
     return held
 
@@ -563,6 +563,8 @@ batch = "x".join(map(str, full.shape))
 about = {"model": "ResNet-50", "shape": batch, "tolerance": tolerance}
 rows = compare(ways, served, (full,), (others,), **about)
 table = results(rows)
+# Figure: Seconds until ready against latency: eager, Inductor, and TensorRT with a
+#   fixed and with a dynamic batch.
 plot_ready(table)
 alone = 1e3 * max_batch / table.set_index("backend").latency_ms
 engine_alone = alone["TensorRT, CUDA graph"]
