@@ -251,8 +251,8 @@ print(f"engines_after = {engines(after)}")
 #
 # How this page measures
 # ----------------------
-# One block of code measures on every page of this gallery; :doc:`how_we_measure` explains
-# it.
+# One block of code measures on every page of this gallery; :doc:`how_we_measure`
+# explains it.
 
 # The ruler: the same code measures on every page; how_we_measure explains it.
 import contextlib

@@ -596,10 +596,10 @@ with enable(broken) as module:
 # ------------------
 # A graph holds fixed addresses and fixed shapes. When a shape changes, it is captured
 # anew. So shapes that alternate cost a capture at each call. On TensorRT-RTX a dynamic
-# engine also makes kernels for each shape as it comes (``lazy``). Another strategy, such
-# as ``none``, which keeps to general kernels, holds within a ``with`` block alone: called
-# as below, without one, the function changes nothing in Torch-TensorRT 2.14. So these
-# figures are those of ``lazy``.
+# engine also makes kernels for each shape as it comes (``lazy``). Another strategy,
+# such as ``none``, which keeps to general kernels, holds within a ``with`` block alone:
+# called as below, without one, the function changes nothing in Torch-TensorRT 2.14. So
+# these figures are those of ``lazy``.
 
 # Needs a GPU: it measures.
 # Output varies: it prints timings.
