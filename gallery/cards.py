@@ -85,6 +85,9 @@ def _card(tutorial: Tutorial, level: str) -> list[str]:
         picture.append(f"      :img-top: /{folder}/images/thumb_{tutorial.name}.png")
         picture.append("      :img-alt:")
     about = f"{level}, {reading_minutes(tutorial)} min"
+    badges = f":bdg-{LEVEL_COLORS[level]}-line:`{about}` {tags}"
+    if tutorial.recording is None:
+        badges = f":bdg-dark-line:`not recorded yet` {badges}"
     return [
         f"   .. grid-item-card:: {rst_escaped(tutorial.script.title)}",
         *picture,
@@ -96,6 +99,6 @@ def _card(tutorial: Tutorial, level: str) -> list[str]:
         "",
         "      .. card-footer::",
         "",
-        f"         :bdg-{LEVEL_COLORS[level]}-line:`{about}` {tags}",
+        f"         {badges}",
         "",
     ]

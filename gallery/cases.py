@@ -63,6 +63,19 @@ def cases(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def distinct(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same, with each model, precision and shape once.
+
+    Where several tutorials measured one, the first of them in `rows` stays.
+    """
+    found = cases(rows)
+    if found.empty:
+        return found
+    place = {name: place for place, name in enumerate(rows.tutorial.unique())}
+    order = found.tutorial.map(place).sort_values(kind="stable").index
+    return found.loc[found.loc[order].drop_duplicates(GROUP).index.sort_values()]
+
+
 def _best_tensorrt(rows: pd.DataFrame) -> pd.DataFrame:
     """For each model, precision and shape the fastest row of TensorRT."""
     rows = rows[~rows.backend.str.contains(QUANTIZED)]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from gallery.benchmarks import GROUP, compiled_rows, medians_of
-from gallery.cases import BANDWIDTH, BOUNDS, COMPUTE, LAUNCHES, cases
+from gallery.cases import BANDWIDTH, BOUNDS, COMPUTE, LAUNCHES, distinct
 
 GREEN, RED, GRAY = "#1a7f37", "#b35900", "#57606a"
 WIDTH = 5.6  # letters stay large on a phone
@@ -33,7 +33,7 @@ def speedups(rows: pd.DataFrame) -> tuple[bytes, str]:
     -------
     An SVG, and what it shows as a sentence.
     """
-    best = cases(rows)[::-1]
+    best = distinct(rows)[::-1]
     keys = [key for key in GROUP if key != "precision" or best[key].nunique() > 1]
     names = [", ".join(map(str, labels)) for labels in best[keys].to_numpy()]
     with matplotlib.rc_context(STYLE):

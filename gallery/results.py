@@ -14,7 +14,7 @@ from sphinx.util.docutils import SphinxDirective
 from gallery import compare
 from gallery.benchmarks import all_rows, flavor, ready_medians, result_rows
 from gallery.cards import PATH_FILE
-from gallery.cases import BOUNDS, cases
+from gallery.cases import BOUNDS, distinct
 from gallery.errors import GalleryError
 from gallery.files import write_if_changed
 from gallery.learning_path import learning_path
@@ -75,7 +75,7 @@ def summary() -> dict[str, list[str]]:
 @lru_cache(maxsize=1)
 def _summary(tutorials: tuple[Tutorial, ...]) -> dict[str, list[str]]:
     rows = all_rows(list(tutorials))
-    found_cases = cases(rows)
+    found_cases = distinct(rows)
     if found_cases.empty:
         return {}
     found = {
@@ -112,7 +112,7 @@ class GalleryChart(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
         rows = all_rows(measured())
-        if cases(rows).empty:
+        if distinct(rows).empty:
             return []
         from gallery import charts  # to import matplotlib takes long
 
@@ -152,7 +152,7 @@ class GalleryRegime(SphinxDirective):
         bound = self.arguments[0]
         if bound not in BOUNDS:
             raise self.error(f"{bound!r} is none of {', '.join(BOUNDS)}.")
-        sentence = regime_sentence(cases(all_rows(measured())), bound)
+        sentence = regime_sentence(distinct(all_rows(measured())), bound)
         return [nodes.paragraph("", sentence)]
 
 
@@ -160,7 +160,7 @@ class GalleryCases(SphinxDirective):
     """``.. gallery-cases::`` sets TensorRT against PyTorch, one line a case."""
 
     def run(self) -> list[nodes.Node]:
-        found = cases(all_rows(measured()))
+        found = distinct(all_rows(measured()))
         if found.empty:
             return [nodes.paragraph("", NOTHING)]
         pages = {tutorial.name: tutorial.docname for tutorial in measured()}

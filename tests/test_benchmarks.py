@@ -8,7 +8,7 @@ from matplotlib.text import Text
 
 from gallery import charts, results
 from gallery.benchmarks import all_rows, benchmark
-from gallery.cases import cases
+from gallery.cases import cases, distinct
 from gallery.errors import GalleryError
 from gallery.tables import cases_html, table_html
 from tests.made import benchmark_rows, changed, made, table
@@ -144,6 +144,20 @@ def test_a_quantized_engine_is_not_set_beside_pytorch_in_float16(tmp_path):
     )
     [case] = cases(all_rows([made(tmp_path, CELL, [table(frame)], [])])).itertuples()
     assert (case.speedup, case.tensorrt) == (0.8, "TensorRT, converter")
+
+
+def test_a_case_that_two_tutorials_measured_is_one_in_the_results(tmp_path):
+    tutorial = made(tmp_path, CELL, [table(ROWS)], [])
+    rows = all_rows([tutorial])
+    faster = rows.assign(tutorial="later", speedup=rows.speedup * 2)
+    other = faster.assign(shape="8x3")
+    both = pd.concat([rows, faster, other], ignore_index=True)
+    assert list(cases(both).tutorial) == ["later", "later", "made"]
+    found = distinct(both)
+    assert list(zip(found.tutorial, found["shape"])) == [
+        ("later", "8x3"),
+        ("made", "1x3"),
+    ]
 
 
 def bound(tmp_path, without_ms: float, **floors: float) -> str:

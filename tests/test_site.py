@@ -138,9 +138,11 @@ def test_a_rebuild_reads_what_changed_and_nothing_else(built):
     assert build_site(built).returncode == 0
     rewritten = {p.name for p, then in pages.items() if p.stat().st_mtime_ns != then}
     assert rewritten <= {"search.html", "genindex.html"}  # Sphinx writes these always
+    assert "not recorded yet" not in _page(built, "tutorials/index")
     (recordings(built) / "tiny.ipynb").unlink()
     assert build_site(built).returncode == 0
     assert "Not recorded yet" in _page(built)
+    assert "not recorded yet" in _page(built, "tutorials/index")
 
 
 def test_a_renamed_tutorial_leaves_nothing_that_breaks_the_build(built):
