@@ -123,9 +123,10 @@ def test_a_tutorial_named_like_a_program_is_refused(project, tiny):
 
 
 def test_a_dot_in_a_name_does_not_stop_another_tutorial(project, tiny):
+    before = run_gallery(project, "check", "tiny")
     shutil.copy(tiny, tiny.with_name("torch_2.14_news.py"))
     done = run_gallery(project, "check", "tiny")
-    assert (done.returncode, "2.14" in done.stdout) == (0, False), done.stdout
+    assert (done.returncode, done.stdout) == (before.returncode, before.stdout)
 
 
 def test_a_dot_in_a_name_is_one_message_everywhere(project, tiny):
