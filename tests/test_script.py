@@ -120,6 +120,13 @@ def test_variable_cells_carry_nbvals_tag(tiny):
     ]
 
 
+def test_links_of_both_kinds_are_links_in_the_notebook(tiny):
+    links = "# A cell prints, `one <https://a.b/c>`_ and `two <https://d.e/>`__."
+    tiny.write_text(tiny.read_text().replace("# A cell prints.", links))
+    [text] = [c.source for c in read_script(tiny).notebook().cells if "two" in c.source]
+    assert "prints, [one](https://a.b/c) and [two](https://d.e/)." in text
+
+
 @pytest.mark.parametrize(
     "text",
     ["print('no docstring')\n", '"""No underline."""\nprint(1)\n', "x = 1\n# %%\n"],
