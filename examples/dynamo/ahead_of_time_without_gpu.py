@@ -9,8 +9,8 @@ At a glance
 -----------
 
 - TensorRT-RTX builds an engine without a GPU and without a driver. The engine that
-  runs on this page came from such a machine. It has :recorded:`engine_mb` MB, and a
-  build takes :recorded:`first_build_s` s.
+  runs on this page came from such a machine. The same code built one here, of
+  :recorded:`engine_mb` MB in :recorded:`first_build_s` s, the conversion not counted.
 - On a GPU it takes :recorded:`over_own` times as long as an engine that was built for
   that very GPU: portability costs nothing here.
 - ResNet-18 for one image takes :recorded:`shipped_ms` ms, in eager
@@ -557,9 +557,10 @@ if on_gpu:
 # Two phases
 # ----------
 #
-# Standard TensorRT makes an engine on the GPU that will run it, and for that kind of
-# GPU only. That suits a data center, and not an application that is downloaded by
-# people whose GPUs you do not know. TensorRT-RTX splits the work:
+# Standard TensorRT makes an engine on a GPU, and by default for that kind of GPU only.
+# (``hardware_compatible=True`` widens that, and still needs a GPU.) That suits a data
+# center, and not an application that is downloaded by people whose GPUs you do not
+# know. TensorRT-RTX splits the work:
 #
 # - **Ahead of time**, on your side: fuse layers, lay out weights, write the engine. No
 #   kernel is made and nothing is timed, so an ordinary build server will do.
@@ -834,9 +835,9 @@ for name, plan in doubtful.items():
     print(next((line for line in told if "[E]" in line), told[-1]))
 
 # %%
-# The engine for RTX 50 ran on another GPU without a word. Nothing but
-# ``get_engine_validity`` tells that nobody vouches for it. A file that was cut short is
-# refused, with an error about its size.
+# The engine for RTX 50 ran on another GPU without a word. Its answer is not checked
+# here. Nothing but ``get_engine_validity`` tells that nobody vouches for it. A file
+# that was cut short is refused, with an error about its size.
 #
 # Take it to production
 # ---------------------
@@ -873,11 +874,12 @@ if done.returncode == 0:
 # Takeaways
 # ---------
 #
-# - TensorRT-RTX builds engines without a GPU: :recorded:`engine_mb` MB in
-#   :recorded:`first_build_s` s. On the GPU they take :recorded:`over_own` times as long
-#   as one that was built there.
+# - TensorRT-RTX builds engines without a GPU. The same build took
+#   :recorded:`first_build_s` s here, for :recorded:`engine_mb` MB. On the GPU the
+#   shipped engine takes :recorded:`over_own` times as long as one that was built there.
 # - For one image Inductor is ahead: the engine is :recorded:`speedup` times as fast.
-#   Ship an engine where users have no compiler, or no time to compile.
+#   Ship an engine where users have no compiler, or no time to compile. PyTorch's way to
+#   ship compiled code, AOTInductor, is not measured here.
 # - Two further generations of GPUs cost :recorded:`two_generations_bytes` bytes, Turing
 #   :recorded:`turing_kb` kB, so ship one file.
 # - Ask ``get_engine_validity`` before loading, and keep the runtime cache: it takes a

@@ -9,14 +9,17 @@ At a glance
 -----------
 
 - All figures are of TensorRT-RTX in float16 on the GPU named above, for a sentence
-  encoder; each process was started once.
+  encoder; each process was started once. Importing alone takes :recorded:`import_s` s
+  and differs from process to process, so small differences mean nothing.
 - The first process is ready after :recorded:`plain_first_s` s, the second after
   :recorded:`plain_second_s` s: it finds the kernels of the first, unasked.
-- With the engine cache as well the second is ready after :recorded:`both_s` s. The cache
-  alone, without the kernels, gives :recorded:`engines_s` s.
-- A saved module is ready after :recorded:`saved_s` s, and after :recorded:`saved_warm_s`
-  s the second time: it has no runtime cache. A pickled one that is given it:
-  :recorded:`pickled_warm_s` s. Inductor's second process: :recorded:`inductor_second_s` s.
+- With the engine cache as well the second is ready after :recorded:`both_s` s. The
+  cache alone, without the kernels, gives :recorded:`engines_s` s. The process that
+  fills the cache takes longest of all.
+- A saved module is ready after :recorded:`saved_s` s, and after
+  :recorded:`saved_warm_s` s the second time: it has no runtime cache. A pickled one
+  that is given it: :recorded:`pickled_warm_s` s. Inductor's second process:
+  :recorded:`inductor_second_s` s, in which it imports Torch-TensorRT for nothing.
 
 What you will learn
 -------------------
@@ -597,10 +600,13 @@ check(compiled, encoder, others, inputs, tolerance, "this process")
 # - *engine*: the same, with the kernels removed.
 # - *saved*: ``torch_tensorrt.save`` wrote the compiled module to a file. Neither
 #   transformers nor the weights are loaded, and nothing is exported. A program that was
-#   saved so has no runtime cache, also not in its second process.
+#   saved so has no runtime cache. Its second process is *saved, and kernels* below, and
+#   has none either.
 # - *pickled*: ``torch.save`` wrote the compiled module. It has no runtime cache either
 #   when it is loaded, but takes one: the lines in ``start.py`` give it the usual file.
-# - *Inductor*: what PyTorch does alone. Its caches lie in the folder as well.
+# - *Inductor*: what PyTorch does alone. Its caches lie in the folder as well. This
+#   process imports Torch-TensorRT like all others, so compare its later steps, not its
+#   total. PyTorch's own way to ship a compiled model, AOTInductor, is not measured.
 
 # Needs a GPU: it measures.
 # Output varies: seconds on the clock.
@@ -674,8 +680,8 @@ plt.show()
 # Is the engine of a hit as fast?
 # -------------------------------
 # An engine whose weights can be replaced is another engine than one with fixed weights.
-# Both stand in the table, beside what PyTorch does alone; where ``speedup`` is below 1,
-# the best of PyTorch is faster.
+# Both stand in the table, beside what PyTorch does alone, without max-autotune; where
+# ``speedup`` is below 1, the best of PyTorch is faster.
 
 # Needs a GPU: it measures.
 # Output varies: it prints timings.
@@ -726,9 +732,15 @@ for file in (kernels, next(engines.glob("*/blob.bin"))):
 # ---------------------
 # Give the container a volume, and let the caches lie there: the temporary folder with
 # ``TMPDIR``, the engines with ``engine_cache_dir``. Fill them once on a GPU of the kind
-# that will serve, with a run of the service itself. Where the weights are fixed, ship
-# the saved module in place of the engine cache. The file needs the same versions of
-# PyTorch and Torch-TensorRT as the process that wrote it.
+# that will serve, with a run of the service itself. Where the weights are fixed, a file
+# with the compiled module replaces the engine cache. The quickest start here is the
+# pickled one with the runtime cache. The saved one, with :recorded:`saved_warm_s` s, is
+# slower than the engine cache with kernels, :recorded:`both_s` s. Loading runs code
+# that is in the file, so load only files that you trust. A file needs the same versions
+# of PyTorch and Torch-TensorRT as the process that wrote it.
+#
+# In the list the entry in ``engines`` is the one that was cut off above. The whole one,
+# in ``tried``, holds no weights.
 
 # Output varies: sizes.
 files = [*folder.glob("encoder.p*"), *folder.glob("*/*/blob.bin")]

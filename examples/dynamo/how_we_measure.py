@@ -15,9 +15,9 @@ At a glance
   scatter by :recorded:`idle_host_bound_spread`: no conclusion may rest on them.
 - Give PyTorch the wrong memory format, and TensorRT is :recorded:`contiguous_speedup`
   times as fast; give it the right one, and it is :recorded:`honest_speedup` times.
-- Inductor is ready in :recorded:`Inductor_warm_s` s from warm caches and in
-  :recorded:`Inductor_emptied_s` s from empty ones, TensorRT in
-  :recorded:`TensorRT_warm_s` and :recorded:`TensorRT_emptied_s` s: the order turns.
+- A ResNet-18 by Inductor is ready in :recorded:`Inductor_warm_s` s from warm caches and
+  in :recorded:`Inductor_emptied_s` s from empty ones, by TensorRT in
+  :recorded:`TensorRT_warm_s` and :recorded:`TensorRT_emptied_s` s, once each.
 - Half precision alone costs :recorded:`half_on_noise` percent of a random network's
   answer to noise, and :recorded:`half_on_pictures` percent of that to smooth pictures.
 
@@ -667,7 +667,7 @@ def cold_and_warm(width):
 # Needs a GPU: its cache.
 # Output varies: latency.
 # Figure: Cold weights cost up to :recorded:`cold_over_warm_most` times the time of warm
-#   ones, for networks smaller than the L2 cache; beyond it less.
+#   ones, most for a network smaller than the L2 cache, and something beyond it too.
 widths = (512, 1024, 1536, 2048, 2560, 3072, 4096, 6144)
 weights, ratios = zip(*(cold_and_warm(width) for width in widths))
 l2 = torch.cuda.get_device_properties(0).L2_cache_size / MIB
@@ -684,8 +684,8 @@ plt.show()
 # %%
 # A loop over one call would have shown these networks up to
 # :recorded:`cold_over_warm_most` times as fast as they are on data that is not in the
-# cache. The gap is widest for networks smaller than the L2 cache of :recorded:`l2_mib`
-# MiB, and shrinks beyond it.
+# cache. The gap is widest for a network smaller than the L2 cache of :recorded:`l2_mib`
+# MiB. Just beyond the cache it is as wide as just below it, and shrinks from there.
 #
 # The error bars
 # --------------
@@ -871,8 +871,8 @@ print(f"of_limit_percent = {100 * limit_ms / engine.latency_ms['ResNet-50']:.0f}
 # With the weights in ``channels_last`` order Inductor wins: TensorRT is
 # :recorded:`honest_speedup` times as fast. At one image all are far from the limit,
 # TensorRT reaches :recorded:`of_limit_percent` percent of it. The eager call without a
-# graph has now been measured in three tables of this page, and has three medians: that
-# is what a host-bound figure is worth.
+# graph has other medians in the tables around the profiler: that is what a host-bound
+# figure is worth.
 #
 # Seconds until ready
 # -------------------
@@ -941,14 +941,16 @@ for name, row in together.iterrows():
 seconds.round(2)
 
 # %%
-# Nearly so: the third time is :recorded:`Inductor_third_over_first` times the first for
-# Inductor, and :recorded:`TensorRT_third_over_first` times for TensorRT. Each was taken
-# once, so that is how far a compile time can be trusted. Warm caches change it by more,
-# and not by the same: from :recorded:`Inductor_emptied_s` to
+# Not quite: the third time is :recorded:`Inductor_third_over_first` times the first for
+# Inductor, and :recorded:`TensorRT_third_over_first` times for TensorRT. TensorRT's
+# first calls, which the runtime cache serves, agree in the table. Its builds do not,
+# and no cache explains that. Each was taken once, so that is how far a compile time can
+# be trusted. Warm caches change it by more: from :recorded:`Inductor_emptied_s` to
 # :recorded:`Inductor_warm_s` s for Inductor, from :recorded:`TensorRT_emptied_s` to
 # :recorded:`TensorRT_warm_s` s for TensorRT, whose engine is built anew and only its
-# kernels are kept. Who is ready first depends on the caches. Compile times of this
-# gallery are from empty ones.
+# kernels are kept. From warm caches Inductor is ready first. From empty ones the two
+# are as near as two runs of one of them. Compile times of this gallery are from empty
+# ones.
 #
 # Memory
 # ------
@@ -1031,10 +1033,10 @@ memory.round(1)
 # A comparison can lie without a wrong number in it. Each of these three happened to us.
 #
 # **The other side was not tuned.** The benchmark table has it. In the contiguous rows
-# PyTorch's convolutions do not get the order that they want, and TensorRT, which
-# chooses the order itself, looks :recorded:`contiguous_speedup` times as fast as the
-# best of PyTorch. In the other rows it is :recorded:`honest_speedup` times. One call of
-# ``.to(memory_format=...)`` decides who wins.
+# PyTorch gets weights and images in an order that costs it time, and TensorRT, which
+# takes about as long with either, looks :recorded:`contiguous_speedup` times as fast as
+# the best of PyTorch. In the other rows it is :recorded:`honest_speedup` times. One
+# call of ``.to(memory_format=...)`` decides who wins.
 #
 # **The other side never ran.** ``torch.compile`` works around what it cannot capture.
 # Here a class is defined inside ``forward``. It is another class in each call, so what

@@ -8,18 +8,21 @@ with the best that PyTorch does alone, at three batch sizes.
 At a glance
 -----------
 
-- One photograph takes :recorded:`eager_ms` ms in eager PyTorch and :recorded:`fast_ms`
-  ms in an engine behind a CUDA graph.
+- One photograph takes :recorded:`fast_ms` ms in an engine behind a CUDA graph. Eager
+  PyTorch takes :recorded:`graph_eager_channels_last` ms in a graph as well, and
+  :recorded:`eager_call_ms` ms without one.
 - With a CUDA graph on both sides, TensorRT reaches :recorded:`tensorrt_b1` of the speed
   of PyTorch's best at batch 1, :recorded:`tensorrt_b16` at 16 and
-  :recorded:`tensorrt_b64` at 64. The fastest of all is :recorded:`fastest_b1` at batch
-  1, :recorded:`fastest_b16` at 16, :recorded:`fastest_b64` at 64.
+  :recorded:`tensorrt_b64` at 64, the last two without max-autotune. The fastest of all
+  is :recorded:`fastest_b1` at batch 1, :recorded:`fastest_b16` at 16,
+  :recorded:`fastest_b64` at 64.
 - At batch 1 TensorRT is ready in :recorded:`ready_tensorrt_b1` s, Inductor in
   :recorded:`ready_inductor_b1` s, and with max-autotune in
-  :recorded:`ready_autotune_b1` s.
-- Where no CUDA graph can be used, Inductor takes :recorded:`inductor_over_tensorrt`
-  times as long as TensorRT at batch 1 (:recorded:`inductor_over_tensorrt_spread`, from
-  round to round).
+  :recorded:`ready_autotune_b1` s, once each.
+- Where no CUDA graph can be used, Inductor with its defaults takes
+  :recorded:`inductor_over_tensorrt` times as long as TensorRT at batch 1
+  (:recorded:`inductor_over_tensorrt_spread`, from round to round). With max-autotune it
+  is nearer, in the table.
 - One engine for all batch sizes takes :recorded:`all_sizes_b1` times as long at batch 1
   as an engine of its own, and :recorded:`all_sizes_b16` at 16.
 
@@ -32,8 +35,8 @@ What you will learn
 - How one engine serves a range of batch sizes, and what that costs.
 - Where the time of a call goes when the GPU waits for the host, and how a CUDA graph
   gets it back.
-- How to find out, by the profiler, why one compiler is faster than another, and what
-  ``max-autotune`` goes by.
+- How to see in the profiler which kernels two compilers run, and what ``max-autotune``
+  goes by.
 
 Prerequisites
 -------------
@@ -176,8 +179,9 @@ print(f"eager_ms = {eager_ms:.1f}")
 print(f"fast_ms = {fast_ms:.2f}")
 
 # %%
-# :recorded:`fast_ms` ms instead of :recorded:`eager_ms`. How much of that is TensorRT's
-# and how much the CUDA graph's, which PyTorch can have as well? The rest of this page
+# :recorded:`fast_ms` ms instead of :recorded:`eager_ms`. The second is the host's time,
+# and comes out otherwise further down. How much of the gain is TensorRT's and how much
+# the CUDA graph's, which PyTorch can have as well? The rest of this page
 # takes the two apart, and finds out who wins at which batch size.
 #
 # How this page measures
@@ -799,9 +803,11 @@ print(f"clock_in_graph_us = {1000 * in_graph_ms:.0f}")
 shown("convolution", convolve, longest=1)
 
 # %%
-# The GPU works for :recorded:`convolution_us` of the :recorded:`clock_by_host_us`
-# microseconds. With ``autotune_cudagraph_benchmarking`` the candidates are timed in a
-# CUDA graph, as they will run. The table has the row that was tuned like that.
+# The GPU works for :recorded:`convolution_us` microseconds. Launched by the host the
+# clock reads :recorded:`clock_by_host_us`, in a CUDA graph
+# :recorded:`clock_in_graph_us`. For this convolution the clocks agree. With
+# ``autotune_cudagraph_benchmarking`` the candidates are timed in a CUDA graph, as they
+# will run. The table has the row that was tuned like that.
 
 # Needs a GPU: it times compiled models.
 # Output varies: it prints errors and timings.
@@ -848,7 +854,7 @@ for way, tuning in {"in_graphs": in_graphs, "by_host": as_mode | afresh}.items()
 # Both were given the same candidates, and differ in the clock only. By the host's clock
 # the tuning arrives at :recorded:`tuned_by_host_ms` ms, in CUDA graphs at
 # :recorded:`tuned_in_graphs_ms` ms; without any tuning it is
-# :recorded:`untuned_ms` ms.
+# :recorded:`untuned_ms` ms. At batch 1 neither tuning gains anything on this model.
 #
 # Larger batches
 # --------------
@@ -938,10 +944,12 @@ shown("inductor_b64", partial(inductor, swapped), longest=5)
 shown("tensorrt_b64", partial(engines[64], images), longest=5)
 
 # %%
-# The names show which kernels are a library's and which are generated. Inductor needs
-# :recorded:`inductor_b64_launches` launches and :recorded:`inductor_b64_us`
-# microseconds, TensorRT :recorded:`tensorrt_b64_launches` launches and
-# :recorded:`tensorrt_b64_us` microseconds.
+# Inductor needs :recorded:`inductor_b64_launches` launches and
+# :recorded:`inductor_b64_us` microseconds, TensorRT
+# :recorded:`tensorrt_b64_launches` launches and :recorded:`tensorrt_b64_us`. The kinds
+# cannot be set side by side: TensorRT's convolutions do elementwise work as well. But
+# the first kernel in TensorRT's list runs once, and takes longer than the two sums are
+# apart. Why TensorRT-RTX chose it is not known here.
 #
 # And the engine for all sizes? For a dynamic shape TensorRT-RTX has three strategies:
 # ``lazy``, the default, starts with kernels that fit every shape and makes special ones
@@ -970,7 +978,8 @@ for strategy in ("lazy", "none"):
 # %%
 # At batch 1 the engine for all sizes takes
 # :recorded:`lazy_over_static` and :recorded:`none_over_static` times as long as the
-# engine of its own, with ``eager`` :recorded:`all_sizes_b1` times.
+# engine of its own, with ``eager`` :recorded:`all_sizes_b1` times. So kernels made for
+# the shape close little of the gap. What makes the rest is not known here.
 #
 # Which precision does it run in?
 # -------------------------------
@@ -1104,8 +1113,8 @@ print(done.stdout.strip() or done.stderr.strip().splitlines()[-1])
 #
 # - With a CUDA graph on both sides, TensorRT reaches :recorded:`tensorrt_b1` of the
 #   speed of PyTorch's best at batch 1, and :recorded:`tensorrt_b64` at batch 64.
-# - Where no CUDA graph can be used, Inductor takes :recorded:`inductor_over_tensorrt`
-#   times as long as TensorRT at batch 1
+# - Where no CUDA graph can be used, Inductor with its defaults takes
+#   :recorded:`inductor_over_tensorrt` times as long as TensorRT at batch 1
 #   (:recorded:`inductor_over_tensorrt_spread`), ``torch.compile`` with TensorRT
 #   :recorded:`jit_over_tensorrt` times (:recorded:`jit_over_tensorrt_spread`).
 # - The same engine takes :recorded:`graph_without` ms without a CUDA graph, and

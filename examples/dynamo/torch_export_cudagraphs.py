@@ -8,20 +8,23 @@ must stay the same between two replays.
 At a glance
 -----------
 
-- ResNet-50 for one image: :recorded:`plain_us` µs a call without a graph,
-  :recorded:`whole_us` µs with one. The kernels themselves take :recorded:`busy_us` µs.
+- ResNet-50 for one image: :recorded:`plain_us` µs a call without a graph, which is the
+  host's time and moves from run to run, and :recorded:`whole_us` µs with one. The
+  kernels themselves take :recorded:`busy_us` µs.
 - On TensorRT-RTX the default of ``enable_cudagraphs`` takes :recorded:`default_us` µs;
   ask for ``whole_graph_capture``.
-- A graph reads fixed addresses, so inputs are written in place. Each new shape is
-  captured anew, and a graph holds :recorded:`graph_mib` MiB.
+- A graph reads fixed addresses, so inputs are written in place. For this engine it
+  holds :recorded:`graph_mib` MiB. With two shapes in turns it saves nothing:
+  :recorded:`alternating_us` µs a call, :recorded:`alternating_plain_us` without it.
 - With a graph on both sides TensorRT is :recorded:`speedup` times as fast as the best
-  of PyTorch: the gain is the graph's, and PyTorch can have one too.
+  of PyTorch without max-autotune. The gain is the graph's, and PyTorch can have one
+  too.
 - No graph where the work depends on the data, as with a boolean mask.
 
 What you will learn
 -------------------
 
-- Why a launch costs what it costs, and when a model is bound by launches.
+- What a launch costs, and when a model is bound by launches.
 - The ways to a graph with Torch-TensorRT, on both flavors, and which one to use.
 - Graphs across operators that stay in PyTorch, and with shapes that change.
 - What goes wrong when addresses change, and when others use the GPU during a capture.
@@ -518,9 +521,9 @@ pd.DataFrame(asked).fillna(0).astype(int)
 #
 # .. note::
 #
-#    On TensorRT-RTX the default warns, and leaves the graph to TensorRT-RTX itself. The
-#    strategy ``whole_graph_capture`` does what the name says. On standard TensorRT the
-#    default captures, and the option is refused.
+#    On TensorRT-RTX the default captures nothing here: its column has no
+#    ``cudaGraphLaunch``. The strategy ``whole_graph_capture`` does what the name says.
+#    On standard TensorRT the default captures, and the option is refused.
 #
 # The same as a picture
 # ---------------------
@@ -563,7 +566,8 @@ table.round(4)
 
 # %%
 # With a graph on both sides TensorRT is :recorded:`speedup` times as fast as the best
-# that PyTorch does alone. Seconds until ready against latency:
+# that PyTorch does alone. Max-autotune is left out here;
+# :doc:`torch_compile_resnet_example` has it. Seconds until ready against latency:
 
 # Needs a GPU: it draws what was measured.
 # Output varies: it draws timings.
@@ -592,13 +596,17 @@ with enable(broken) as module:
 # Here no strategy is needed: the wrapper captures as PyTorch does. A model with several
 # outputs gets a list from it, whatever it returned before.
 #
+# Without a graph the cut model takes :recorded:`broken_plain_us` µs, less than the
+# whole one above with :recorded:`plain_us`. Both are times of the host, and move from
+# run to run (:doc:`how_we_measure`): do not compare them.
+#
 # Shapes that change
 # ------------------
 # A graph holds fixed addresses and fixed shapes. When a shape changes, it is captured
-# anew. So shapes that alternate cost a capture at each call. On TensorRT-RTX a dynamic
-# engine also makes kernels for each shape as it comes (``lazy``). Another strategy,
-# such as ``none``, which keeps to general kernels, holds within a ``with`` block alone:
-# called as below, without one, the function changes nothing in Torch-TensorRT 2.14. So
+# anew. Below two shapes take turns, without a graph and with one. On TensorRT-RTX a
+# dynamic engine also makes kernels for each shape as it comes (``lazy``). Another
+# strategy, such as ``none``, which keeps to general kernels, holds within a ``with``
+# block alone: called as below, without one, the function changes nothing in Torch-TensorRT 2.14. So
 # these figures are those of ``lazy``.
 
 # Needs a GPU: it measures.
@@ -631,6 +639,11 @@ with enable(dynamic, **strategy) as module:
     print(f"alternating_us = {alternate(module):.0f}")
 
 # %%
+# Shapes that take turns cost :recorded:`alternating_plain_us` µs a call without a
+# graph, and :recorded:`alternating_us` µs with one. Most of that is there without any
+# graph. What it is, is not told apart here. One shape in a graph takes
+# :recorded:`one_shape_us` µs.
+#
 # What a graph holds
 # ------------------
 # A captured graph keeps the memory of its tensors for itself, and the driver keeps the
@@ -668,9 +681,9 @@ print("written in place:", torch.equal(held, first), "- and a kept answer change
 error = check(lambda _: replay(), network, (fresh,), (x,), 1e-2, "in place")
 
 # %%
-# With ``enable_cudagraphs`` this is not your care. On standard TensorRT it copies each
-# input into a buffer of its own, and the answer out of one; on TensorRT-RTX the engine
-# captures by itself.
+# ``enable_cudagraphs`` takes inputs at any address. On standard TensorRT it copies each
+# input into a buffer of its own, and the answer out of one. On TensorRT-RTX the engine
+# captures by itself; what another address costs there is not measured.
 #
 # **Others use the GPU.** While one thread captures, an allocation in another one ends
 # the capture, unless it is told to mind its own thread only. **The work depends on the
@@ -754,9 +767,10 @@ print(f"loaded_us = {microseconds(replay):.0f}")
 # - The gain is the graph's: PyTorch's best in a graph sets TensorRT at
 #   :recorded:`speedup` of its speed.
 # - On TensorRT-RTX name the strategy: the default takes :recorded:`default_us` µs.
-# - An operator left in PyTorch does not stop a graph: :recorded:`broken_plain_us` µs
-#   become :recorded:`broken_whole_us`.
-# - Shapes that alternate are captured anew each time: :recorded:`alternating_us` µs a
-#   call, where one shape takes :recorded:`one_shape_us`.
+# - An operator left in PyTorch does not stop a graph: with one the cut model takes
+#   :recorded:`broken_whole_us` µs.
+# - Shapes that take turns are slow with a graph and without one:
+#   :recorded:`alternating_us` and :recorded:`alternating_plain_us` µs a call. One shape
+#   in a graph takes :recorded:`one_shape_us`.
 
 # sphinx_gallery_tags = ["CUDA graphs", "latency", "runtime"]
