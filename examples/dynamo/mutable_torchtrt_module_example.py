@@ -8,15 +8,18 @@ recompile by itself, and know which changes it does not see.
 At a glance
 -----------
 
-- New weights by ``load_state_dict``: the next call refits the engine and takes
-  :recorded:`refit_s` s. A new structure or shape: it recompiles, which takes
+- New weights by ``load_state_dict``: the next call refits the :term:`engine`, the
+  program that TensorRT made, and takes
+  :recorded:`refit_s` s. A shape outside its range, or a new range: it recompiles, in
   :recorded:`recompile_s` s. Nothing new: :recorded:`nothing_ms` ms.
 - An adapter that is merged into the weights costs nothing afterwards; one that stays
   beside them makes a call :recorded:`beside_over_merged` times as long.
-- Three changes go unseen, without a message: weights that are changed behind the
-  module's back, weights that the last inputs do not touch, and peft's ``set_adapter``.
-- A call of its engine takes :recorded:`mutable_over_fixed` times as long as one of an
-  engine with fixed weights.
+- Three changes do not reach the engine, and raise no error: weights changed behind the
+  module's back, weights written as attributes that the last inputs do not touch, and
+  peft's ``set_adapter``, for which it refits and keeps the old adapter.
+- In a CUDA graph a call of its engine takes :recorded:`mutable_over_fixed` times as
+  long as one of an engine with fixed weights. Called as usual, the host's time comes
+  on top.
 - Not where weights never change: a fixed engine is built much sooner, and needs no
   PyTorch model beside it. And PyTorch alone, by Inductor in a CUDA graph, is as fast;
   it reads the model's own weights, so it has nothing to refit.
@@ -611,8 +614,9 @@ event("adapter off", eager["none"], load("none"))
 event("a weight was read", eager["none"], lambda: mutable.bert.pooler.dense.weight)
 
 # %%
-# Now shapes. Without a word about them, each new shape recompiles. With a range, all
-# shapes inside it run at once, and one outside recompiles *and drops the range*.
+# Now shapes. Without a word about them, each new shape recompiles. With a range, shapes
+# inside it need no build, though the first call of one takes part of a second; one
+# outside recompiles *and drops the range*.
 
 # Needs a GPU: it times what was compiled.
 # Output varies: errors differ in their digits.
@@ -630,7 +634,9 @@ event("40 rows, out of range", eager["none"], batch=forty)
 event("8 rows again", eager["none"], batch=eight)
 
 # %%
-# And the structure: the last layer goes, and the range is given again.
+# And the structure: the last layer goes, and the range is given again. To give a range
+# is reason enough to build, so this shows that the answer is right, and not what a new
+# structure alone would do. By its source it compares the names and shapes of weights.
 
 # Needs a GPU: it times what was compiled.
 # Output varies: errors differ in their digits.
@@ -711,12 +717,13 @@ table.round(3)
 
 # %%
 # In a CUDA graph weights that may change cost nothing here. They cost at the build: see
-# ``compile_s``. And Inductor, which reads its weights from the PyTorch model and so has
-# nothing to refit, is as fast in a CUDA graph. Without one, where the host's launches
-# take the time, both engines are faster than it: there this module pays.
+# ``compile_s``. So set a refit also against building the fixed engine anew. And
+# Inductor (without ``max-autotune``), which reads its weights from the PyTorch model
+# and so has nothing to refit, is as fast in a CUDA graph; ``mode="reduce-overhead"``
+# makes one. Without one both engines are faster than it, in rows taken once.
 #
-# Before each call the module compares the inputs with the last ones. What that costs is
-# time of the host, so both are called in turns.
+# Before each call the module compares the shapes of the inputs with the last ones. What
+# that costs is time of the host, so both are called in turns.
 
 # Needs a GPU: it measures.
 # Output varies: it prints timings.
@@ -919,8 +926,8 @@ if ended.returncode:
 #
 # Takeaways
 # ---------
-# - New weights through ``load_state_dict`` refit in :recorded:`refit_s` s; a new shape
-#   or structure recompiles in :recorded:`recompile_s` s.
+# - New weights through ``load_state_dict`` refit in :recorded:`refit_s` s; a shape that
+#   is out of range recompiles in :recorded:`recompile_s` s.
 # - Merge an adapter where it stays for a while: beside the weights it makes each call
 #   :recorded:`beside_over_merged` times as long.
 # - Tell the module of every change by ``load_state_dict``. What it finds out by itself

@@ -11,8 +11,8 @@ At a glance
 - One engine serves all layers. It is ready after :recorded:`ready_by_layer` s, a single
   engine for the whole model after :recorded:`ready_whole` s.
 - At one token with a cache, TensorRT has :recorded:`speed_whole` times the speed of the
-  best that PyTorch does alone; with an engine for each layer :recorded:`speed_by_layer`
-  times.
+  best that PyTorch does alone, and by layer :recorded:`speed_by_layer` times. Eager
+  PyTorch in a CUDA graph is ahead of both.
 - Without a cache, a token of a text of :recorded:`longest` takes TensorRT
   :recorded:`cache_gain` times as long as with one.
 - transformers' ``StaticCache`` under ``backend="tensorrt"``: :recorded:`static_cache`,
@@ -179,7 +179,7 @@ class Decoder(torch.nn.Module):
 #
 # - ``min_block_size=1``: build an engine also where there are few operators.
 # - ``pass_through_build_failures=True``: if a build fails, raise. By default PyTorch
-#   would take over without a word.
+#   would take over, with a warning in the log, which this page has turned off.
 # - ``use_distributed_mode_trace=True``: trace by a way that keeps every write into a
 #   buffer. Its name tells nothing of that; the section on lost caches shows what
 #   happens without it.
@@ -643,8 +643,9 @@ told.fillna("")
 
 # %%
 # :recorded:`rate_tensorrt` tokens a second in a CUDA graph, :recorded:`rate_generate`
-# as most people call it. How much of that is TensorRT's and how much the CUDA graph's?
-# The graph helps eager PyTorch as well, so from here on each way gets one.
+# as most people call it, timed once. None of that is TensorRT's: our loop alone, in
+# eager PyTorch, makes a large part of it, and a graph around it the rest. So from here
+# on each way gets a graph.
 #
 # What one token costs
 # --------------------
@@ -703,8 +704,9 @@ noted("fraction_best", f"{least / replayed.latency_ms[best]:.0%}")
 
 # %%
 # The best of PyTorch is :recorded:`best_alone`, with :recorded:`fraction_best` of the
-# limit; TensorRT reaches :recorded:`fraction_whole` with one engine, and
-# :recorded:`fraction_by_layer` with an engine for each layer. Seconds until ready:
+# limit; TensorRT reaches :recorded:`fraction_whole` with one engine for the model, and
+# :recorded:`fraction_by_layer` by layer. Even eager PyTorch in a CUDA graph is faster
+# than both. Why TensorRT is behind was not traced. Seconds until ready:
 # :recorded:`ready_best`, :recorded:`ready_whole` and :recorded:`ready_by_layer`.
 # PyTorch alone was compiled as one graph. It can be compiled by layer too, as below;
 # how soon it is ready then was not timed.
@@ -754,7 +756,8 @@ error = check(
 # %%
 # Now each way without a cache at each length, layer by layer on all sides and in a CUDA
 # graph. With a cache a step takes as long at every position, because it reads all
-# slots: one latency, from the table above.
+# slots: one latency, from the table above, of the model compiled as *one* graph. So the
+# gains hold that difference too. ``max-autotune`` is left out here.
 
 # Needs a GPU: it measures.
 # Output varies: it is measured.
@@ -995,7 +998,7 @@ noted("generate_option", generated(KEEP))
 # page does.
 #
 # Graph breaks there are none in any of these, ``fullgraph=True`` sees to that. And
-# engines in a call: at most :recorded:`most_engines`. So no count and no warning tells
+# engines in a call: at most :recorded:`most_engines`. So no count and no error tells
 # whether a cache is kept. The check that does is the one above: feed token by token,
 # and compare with the whole text at once.
 #
@@ -1091,8 +1094,8 @@ noted("equal_option", shown("TensorRT, with the option", kept))
 
 # %%
 # Of TensorRT's tokens with the option, :recorded:`equal_option` are eager's; by default
-# :recorded:`equal_plain`. (That Italy's capital is wrong is the small model's doing:
-# transformers' own ``generate`` writes the same.) Eager's texts, and the engine for 30
+# :recorded:`equal_plain`. (That Italy's capital is wrong is not TensorRT's doing: eager
+# PyTorch writes the same.) Eager's texts, and the engine for 30
 # layers together with its texts, took :recorded:`seconds_for_real_texts` s.
 #
 # When it goes wrong
@@ -1127,12 +1130,13 @@ except Exception as error:
 # build, in the middle of a request. Pad to a few lengths, and call each once at the
 # start. Build counts of that kind are on :doc:`dynamic_shapes_example`.
 #
-# **"TensorRT" is no faster than PyTorch.** If a build fails, PyTorch takes over in
-# silence, unless ``pass_through_build_failures=True`` is set.
+# **"TensorRT" is no faster than PyTorch.** If a build fails, PyTorch takes over with
+# no more than a warning, unless ``pass_through_build_failures=True`` is set.
 #
 # Take it to production
 # ---------------------
-# What ``torch.compile`` has built lives in one process and cannot be saved. So what
+# What ``torch.compile`` has built lives in one process and cannot be saved (a cache of
+# engines is another matter: :doc:`engine_caching_example`). So what
 # counts is how soon a new process is ready: :recorded:`ready_by_layer` s by layer.
 # Compile, feed one prompt, and only then open the port. The cache is part of the
 # module: one ``Decoder`` serves one conversation at a time, and a new prompt needs no
@@ -1160,7 +1164,7 @@ except Exception as error:
 #   the speed of PyTorch's best, as one engine at :recorded:`speed_whole` times.
 # - One CUDA graph can hold the whole step, choice included: :recorded:`rate_tensorrt`
 #   tokens a second where transformers' ``generate`` gave :recorded:`rate_generate`.
-#   That is the graph's doing: eager PyTorch in one was faster still.
+#   That is the doing of loop and graph: eager PyTorch with both was faster still.
 # - At :recorded:`longest` a cache is worth a factor of :recorded:`cache_gain`.
 # - A write that TensorRT cannot do in place is lost by default: ``StaticCache``
 #   :recorded:`static_cache`, with ``use_distributed_mode_trace=True``

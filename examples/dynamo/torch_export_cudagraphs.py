@@ -606,8 +606,8 @@ with enable(broken) as module:
 # anew. Below two shapes take turns, without a graph and with one. On TensorRT-RTX a
 # dynamic engine also makes kernels for each shape as it comes (``lazy``). Another
 # strategy, such as ``none``, which keeps to general kernels, holds within a ``with``
-# block alone: called as below, without one, the function changes nothing in Torch-TensorRT 2.14. So
-# these figures are those of ``lazy``.
+# block alone: called as below, without one, the function changes nothing in
+# Torch-TensorRT 2.14. So these figures are those of ``lazy``.
 
 # Needs a GPU: it measures.
 # Output varies: it prints timings.

@@ -17,8 +17,8 @@ At a glance
 - With 64 requests in flight, the latency that one in a hundred exceeds falls from
   :recorded:`p99_before_64` to :recorded:`p99_after_64` ms. With a single one, the
   median falls from :recorded:`p50_before_1` to :recorded:`p50_after_1` ms.
-- The server itself is the next limit: with a model that does nothing it answers
-  :recorded:`rate_nothing` images/s.
+- This server, with its Python backend and four instances, has a limit of its own: with
+  a model that does nothing it answers :recorded:`rate_nothing` images/s.
 - On this GPU Inductor is faster than TensorRT-RTX, behind the server too:
   :recorded:`rate_inductor` images/s. Eager PyTorch makes :recorded:`rate_eager`.
 
@@ -586,6 +586,7 @@ print(f"arithmetic_allows = {1e12 * gpu_limits(dtype)[0] / flop_per_image:,.0f}"
 table
 
 # %%
+# (Inductor's ``max-autotune`` is left out on this page.)
 # At full batches the dynamic engine makes :recorded:`dynamic_alone` images/s, the
 # static one in a CUDA graph :recorded:`engine_alone`, and Inductor in a CUDA graph
 # :recorded:`inductor_alone`; arithmetic would allow :recorded:`arithmetic_allows`.
@@ -805,7 +806,7 @@ def write_entry(name, programs, runner, wire="UINT8", instances=4, delay=500):
 
 # %%
 # The same ``model.py`` is served several times. We begin as most people would, with one
-# engine for all batches and float32 over the wire, and change one thing at a time. In
+# engine for all batches and float32 over the wire, and change it step by step. In
 # the engine's place eager PyTorch and Inductor are served too, and a model that does
 # nothing: it tells what the server allows. Without a GPU an engine cannot run, so there
 # the plain program must do.
@@ -1109,7 +1110,8 @@ def load_test(entry, in_flight=64, images=1, shared_memory=False):
 
 
 # %%
-# Now one change at a time, with 64 images in flight: 64 requests of one image, or
+# Now step by step (an engine a size and its CUDA graph come together, so their gains
+# are not told apart), with 64 images in flight: 64 requests of one image, or
 # eight of eight. The last rows have other models in place of the engines.
 
 # Needs a GPU: the engine runs only there.
@@ -1153,7 +1155,7 @@ ladder[["images_per_s", "of the engine", "batch", "p50_ms", "p99_ms"]].round(2)
 #   dynamic engine without graphs, :recorded:`rate_four`.
 # - **A model that does nothing** makes :recorded:`rate_nothing` images/s, and
 #   :recorded:`rate_nothing_8` with eight images in a request: less than the engine
-#   alone. No model behind this server gets further at this load.
+#   alone. That is the limit of this setup: Python backend, four instances, this load.
 #
 # The column *batch* tells how many images a batch had on average. Where it is below 16,
 # the GPU computes spare rows. The same, drawn beside the limit:
@@ -1275,8 +1277,8 @@ print("Server gone:", ask(triton_grpc.InferenceServerClient("127.0.0.1:9"), pixe
 # %%
 # Does a process that loads the engine have to import ``torch_tensorrt`` first? Below,
 # one does not. What it prints last is a warning and no error: with the versions of this
-# page the file is loaded, as the return code says. ``model.py`` imports the package all
-# the same, to fail with its name where it is missing.
+# page the file is loaded, as the return code says; it is not run. ``model.py`` imports
+# it all the same, to fail with its name where it is missing.
 
 # Needs a GPU: without one there is no engine to load.
 # Output varies: a warning carries the time and the process.
