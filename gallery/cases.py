@@ -71,9 +71,9 @@ def distinct(rows: pd.DataFrame) -> pd.DataFrame:
     found = cases(rows)
     if found.empty:
         return found
-    place = {name: place for place, name in enumerate(rows.tutorial.unique())}
-    order = found.tutorial.map(place).sort_values(kind="stable").index
-    return found.loc[found.loc[order].drop_duplicates(GROUP).index.sort_values()]
+    order = list(rows.tutorial.unique())
+    found = found.sort_values("tutorial", key=lambda names: names.map(order.index))
+    return found.drop_duplicates(GROUP).sort_values("speedup", ascending=False)
 
 
 def _best_tensorrt(rows: pd.DataFrame) -> pd.DataFrame:

@@ -177,10 +177,10 @@ class Network(torch.nn.Module):
 # %%
 # The second half chooses, level by level: the features have several resolutions.
 # ``by_mask`` does what torchvision does, without its limit of a thousand places a
-# level, which nothing reaches here. (Torch-TensorRT 2.14 would make of ``[:1000]``, on
-# a tensor whose length depends on the picture, a slice of a thousand whatever the
-# length is.) Anchors depend on the size alone; torchvision makes them in each call,
-# here they are made once.
+# level. (Where the length depends on the picture, Torch-TensorRT 2.14 made of
+# ``[:1000]`` an output of a thousand, whatever the length: seen in an engine built
+# without a GPU, and not on this page.) Anchors depend on the size alone; torchvision
+# makes them in each call, here they are made once.
 
 
 def by_mask(scores, threshold):

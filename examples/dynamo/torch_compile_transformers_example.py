@@ -1028,7 +1028,8 @@ table
 # asked for would.
 #
 # At 1x128 TensorRT is ahead: :recorded:`speed_1x128`. There Inductor's max-autotune
-# took longer to compile and is slower than Inductor without it.
+# took longer to compile and is slower than Inductor without it. It did not fall back:
+# the ruler found kernels of its own. Why its choices are slow here was not traced.
 #
 # Where the time goes
 # -------------------
