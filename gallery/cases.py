@@ -31,7 +31,7 @@ def cases(rows: pd.DataFrame) -> pd.DataFrame:
     within the 20th and 80th percentiles of both, the two latencies in ms, the names of
     the two, seconds until each of them is ready, and ``bound``: one of `BOUNDS`, or ""
     where no row tells. Rows that are `QUANTIZED` take no part. Empty without rows of
-    both.
+    both TensorRT and Inductor.
     """
     if rows.empty:
         return rows
@@ -42,7 +42,9 @@ def cases(rows: pd.DataFrame) -> pd.DataFrame:
         case = {key: row[key] for key in keys}
         same = groups[tuple(case.values())]
         alone = same[same.backend.str.match("eager|Inductor")]
-        if alone.latency_ms.notna().any():
+        compiled = alone.backend.str.startswith("Inductor")
+        # Where Inductor was refused, PyTorch's best is not known.
+        if alone.latency_ms[compiled].notna().any():
             other = alone.loc[alone.latency_ms.idxmin()]
             ready, other_ready = ready_s(pd.DataFrame([row, other]))
             found.append(
