@@ -1,31 +1,32 @@
 """
-Save an engine, load it anywhere
-================================
+Save an engine, load it elsewhere
+=================================
 
-Save a compiled model in each format that there is, load it in a fresh process, and run
-it from C++ or with TensorRT alone.
+Save a compiled model in each format, load it in a fresh process, and run it with
+TensorRT alone. A C++ program is built too; what stops it here is shown.
 
 At a glance
 -----------
 
 - One line saves, one line loads. The file has :recorded:`program_mb` MB; a fresh
-  process has its first answer :recorded:`program_ready_s` s after its first line.
-- Going through a file changes the answer by :recorded:`program_difference`. In a CUDA
-  graph the loaded model is :recorded:`loaded_speedup` times as fast as the best that
-  PyTorch does alone.
-- Without Python: an AOTInductor package runs from ``30`` lines of C++, with
-  :recorded:`cpp_mb` MB of libraries. A raw engine needs TensorRT's library alone, with
-  :recorded:`raw_mb` MB.
-- Not portable as it is: a saved module remembers the GPU, the system and the release
-  that made it. What another machine answers to it is shown below.
+  process has its first answer :recorded:`program_ready_s` s after its first line. Most
+  of that goes to imports and the start of CUDA.
+- The largest difference that the file makes to a score is
+  :recorded:`program_difference`. In a CUDA graph the loaded model is
+  :recorded:`loaded_speedup` times as fast as the best of eager PyTorch and Inductor,
+  the latter without its autotuning.
+- A raw engine runs without PyTorch. TensorRT's library has :recorded:`raw_mb` MB.
+- Not working here: the AOTInductor package, and the C++ program that loads it.
+- The loader refuses a record that names another system or another GPU. It accepts
+  another version of the record's layout, and an engine whose release was changed.
 
 What you will learn
 -------------------
 
 - Which formats ``torch_tensorrt.save`` knows in 2.14, and which one is for whom.
 - How to save a model that takes a range of batch sizes.
-- How to call the model from C++, and how to run the engine without PyTorch.
-- Which libraries to ship, and what a refused file says.
+- How to run the engine without PyTorch, and how a C++ program calls the model.
+- How to find the libraries to ship, and what a refused file says.
 
 Prerequisites
 -------------
@@ -188,13 +189,12 @@ print(names(answer))
 
 # %%
 # From its first line to its first answer the process took :recorded:`program_ready_s`
-# s, and its scores differ by :recorded:`program_difference` from those of the module
-# that was saved.
+# s. The largest difference between its scores and those of the module that was saved is
+# :recorded:`program_difference`.
 #
 # What is in the file
 # -------------------
-# A ``.pt2`` file is a zip archive. The compiled model has no weights of its own left;
-# one entry is nearly all of it.
+# A ``.pt2`` file is a zip archive. One entry is nearly all of it.
 
 with zipfile.ZipFile(folder / "program.pt2") as archive:
     entries = sorted(archive.infolist(), key=lambda entry: entry.file_size)
@@ -574,7 +574,7 @@ error = check(loaded, model, (images,), (swapped,), tolerance, "loaded program")
 # switch: ``retrace=False`` writes the graph as the compiler left it, and calls nothing.
 # ``aot_inductor`` compiles the graph around the engine into a shared library.
 # ``torchscript`` traces the module; PyTorch has deprecated it. ``executorch`` wants the
-# package ``executorch``.
+# package ``executorch``, which is not installed here.
 #
 # The compiler of an AOTInductor package wants CUDA's headers and the driver's library
 # under the name ``libcuda.so``. PyTorch's wheels bring only part of the headers, so a
@@ -628,8 +628,8 @@ def save_and_load(kind):
 
 
 # %%
-# What is refused is printed. A wrong answer stops the page. ``difference`` is the
-# largest between a score there and the score of the module here.
+# What fails is printed. A wrong answer stops the page. ``difference`` is the largest
+# between a score there and the score of the module here.
 
 # Needs a GPU: saving traces the engine, which runs.
 # Output varies: seconds; what is installed.
@@ -654,10 +654,17 @@ pd.DataFrame(loads).T.round(3)
 
 
 # %%
-# ``untraced`` is ``retrace=False``. ``save_s`` of the package holds a run of ``g++``.
-# ``first_call_s`` holds the kernels that TensorRT-RTX makes: a loaded module has no
-# runtime cache, so each process makes them anew. A raw engine can have one
-# (:doc:`ahead_of_time_without_gpu`).
+# ``untraced`` is ``retrace=False``. Of the seconds until the first answer, most are
+# ``begin_s``, and ``load_s`` is the least. ``first_call_s`` holds the kernels that
+# TensorRT-RTX makes; their part in it was not measured. By the source of 2.14 a loaded
+# module has no runtime cache, so each process makes them anew. A raw engine can have
+# one (:doc:`ahead_of_time_without_gpu`).
+#
+# The package has no row. It was saved, but the process that loads it ended with exit
+# status -11, a segmentation fault; the lines after it are warnings of the import. In
+# which step it happened was not recorded. `Issue 3879
+# <https://github.com/pytorch/TensorRT/issues/3879>`_ reports one too; whether it is the
+# same is not known.
 #
 # A range of batch sizes
 # ----------------------
@@ -697,9 +704,10 @@ except Exception as refused:
 #
 # Does a file cost speed?
 # -----------------------
-# The module that was compiled here and the one that was loaded, beside what PyTorch
-# does alone. Both TensorRT rows have their engine already, so ``compile_s`` is the time
-# to load.
+# The module that was compiled here and the one that was loaded, beside eager PyTorch
+# and Inductor without its autotuning. Both TensorRT modules have their engine already.
+# The compiled one was called before, so its seconds are none; ``compile_s`` of the
+# loaded one is the time to load.
 
 # Needs a GPU: it measures.
 # Output varies: it prints timings.
@@ -720,21 +728,28 @@ print(f"compiled_speedup = {by_backend.speedup['TensorRT, compiled, CUDA graph']
 table.round(4)
 
 # %%
-# Seconds until ready against latency. A loaded module has been built already.
+# In CUDA graphs the two agree within the spread of their percentiles. Without one the
+# loaded module takes longer than the compiled one; why was not examined. Its memory is
+# ``NaN``: the ruler finds no engine in a loaded module.
+#
+# Seconds until ready against latency, in CUDA graphs. The seconds were taken once. No
+# build is counted for either TensorRT module, and the compiled one was called before:
+# it stands at ``0.1``, the least that the figure gives.
 
 # Needs a GPU: it draws what was measured.
 # Output varies: it draws timings.
-# Figure: In a CUDA graph the loaded module has :recorded:`loaded_speedup` of the speed
-#   of PyTorch's best, the module compiled here :recorded:`compiled_speedup`.
+# Figure: In a CUDA graph the loaded module is :recorded:`loaded_speedup` times as fast
+#   as Inductor, the module compiled here :recorded:`compiled_speedup` times. The build
+#   of the engine is not in their seconds.
 plot_ready(table)
 
 # %%
 # From C++
 # --------
-# An AOTInductor package is a shared library with a plan of its calls, so a C++ program
-# can load it with PyTorch's libraries and no Python. The engine is called through
+# An AOTInductor package is a shared library with a plan of its calls, made for C++
+# programs with PyTorch's libraries and no Python. The engine is called through
 # ``libtorchtrt_runtime.so``, of which nothing in the program speaks: it is loaded by
-# name before the package, like a plugin.
+# name before the package, like a plugin. The program compiles here, but does not start.
 PROGRAM = r"""
 #include <ATen/ops/empty.h>
 #include <c10/core/InferenceMode.h>
@@ -789,7 +804,7 @@ if built:
 # ------------
 # ``ldd`` lists every library that a program needs, and that those need in turn. We ask
 # it for the program with the runtime's library, and for TensorRT's library alone, which
-# is all that a raw engine needs. What the system has itself is left out.
+# is all that a raw engine needs. What lies outside of Python's packages is left out.
 
 # Output varies: whether there is a compiler.
 shared = [site / "torch/lib", site / "torch_tensorrt/lib"]
@@ -819,10 +834,17 @@ print(f"raw_mb = {raw.sum():.0f}")
 libraries.rename(lambda file: file.name).head(10).round(0)
 
 # %%
-# In Python all of the packages come along, whatever the model uses of them.
+# The list is not complete: cuBLAS, cuDNN and more of CUDA's libraries, which PyTorch
+# needs, are not in it. This machine has them in another place. So :recorded:`cpp_mb` MB
+# is a lower bound.
+#
+# In Python all of the packages come along, whatever the model uses of them. Linked
+# folders are not followed, so this sum is a lower bound too.
 
 # Output varies: what is installed.
-# Figure: C++ needs :recorded:`cpp_mb` MB of libraries, a raw engine :recorded:`raw_mb`.
+# Figure: TensorRT's library for a raw engine has :recorded:`raw_mb` MB. For C++
+#   :recorded:`cpp_mb` MB and for Python :recorded:`python_mb` MB were found; both lack
+#   cuBLAS and cuDNN.
 packages = ("torch", "torch_tensorrt", "triton", "nvidia", "tensorrt*")
 folders = [found for pattern in packages for found in site.glob(pattern)]
 files = [file for found in folders for file in found.rglob("*") if file.is_file()]
@@ -837,9 +859,9 @@ plt.tight_layout()
 plt.show()
 
 # %%
-# The proof is a start with nothing else. A folder gets links to those libraries, and
-# the program is started with an environment that names this folder and the driver's.
-# Then it is started without the runtime's library.
+# The proof would be a start with nothing else. A folder gets links to those libraries,
+# and the program is started with an environment that names this folder and the
+# driver's. Then it is started without the runtime's library.
 
 # Needs a GPU: it runs the engine.
 # Output varies: seconds; whether there is a compiler.
@@ -872,6 +894,10 @@ print("Without the runtime's library: exit status", code, *errors.splitlines()[:
 
 
 # %%
+# Neither start gets as far as ``main``: one of the libraries that are missing above is
+# missing here. So the second start says nothing of the runtime's library. Seconds from
+# the package to the first answer in C++: :recorded:`cpp_ready_s`.
+#
 # Without PyTorch
 # ---------------
 # A raw engine is TensorRT's own file. It exists if the whole model fits into one
@@ -951,8 +977,8 @@ if code == 0:
 # %%
 # When it goes wrong
 # ------------------
-# **"Unknown class tensorrt.Engine"** and its relatives: the file is read before
-# anything has told PyTorch what an engine is. We load each file in a process that does
+# **"Unknown type name ... tensorrt.Engine"**: the file is read before anything has told
+# PyTorch what an engine is. We load each file that loaded above in a process that does
 # not import Torch-TensorRT. The exported program's pickle imports it by itself in 2.14.
 
 
@@ -971,12 +997,13 @@ with ThreadPoolExecutor() as pool:
     print(*pool.map(without_import, loads), sep="\n")
 
 # %%
-# The cure is ``import torch_tensorrt`` before the load, and in C++ the runtime's
-# library before the package.
+# The cure for the script is ``import torch_tensorrt`` before the load: with it, it
+# loaded above.
 #
 # **Another GPU, system or release.** The record in the file says where it comes from.
-# We write records that say something else, and ask Torch-TensorRT to make an engine of
-# each. The release of TensorRT stands inside the engine, near its beginning.
+# We write records that say something else, and ask Torch-TensorRT on this machine to
+# make an engine of each. The release of TensorRT stands inside the engine, near its
+# beginning; we change those bytes.
 #
 # .. note::
 #
@@ -1011,7 +1038,7 @@ RECORDS = {
 
 # %%
 # Each is tried in a process of its own, all at the same time. "Accepted" means that an
-# engine was made. Below stands what TensorRT logged.
+# engine was made, not that it ran. An error that TensorRT logs stands below.
 TRY = """
 import pickle, sys
 import torch_tensorrt
@@ -1039,9 +1066,13 @@ for name, (code, said, errors) in zip(RECORDS, ends):
     print(*logged[:1])
 
 # %%
-# "Any GPU" is what ``hardware_compatible=True`` writes. TensorRT-RTX logs that the
-# option is unsupported and builds for all its GPUs anyway; standard TensorRT builds
-# another engine. Two options, what they cost, and whether the engine is another one:
+# Another system is refused, and so is another GPU, unless any GPU is allowed. Another
+# ABI and an older release in the engine's bytes are accepted. Apart from those bytes
+# the engine is this machine's own each time: this shows what the loader compares, not
+# what would run.
+#
+# "Any GPU" is what ``hardware_compatible=True`` writes, by the source of 2.14. Two
+# options, what they cost, and whether the engine is another one:
 
 # Needs a GPU: it measures.
 # Output varies: it prints timings.
@@ -1059,6 +1090,10 @@ for option in ("hardware_compatible", "version_compatible"):
 print(f"neither_ms = {latency(captured(lambda: compiled(images)))[0]:.3f}")
 
 # %%
+# With the first option a call takes :recorded:`hardware_compatible_ms` ms, with the
+# second :recorded:`version_compatible_ms`, with neither :recorded:`neither_ms`. In
+# TensorRT-RTX the first changes no byte of the engine.
+#
 # A raw engine has no record, so TensorRT alone decides.
 # :doc:`ahead_of_time_without_gpu` and :doc:`cross_runtime_compilation_for_windows` try
 # raw engines for other GPUs and damaged ones, and ask ``get_engine_validity``.
@@ -1070,9 +1105,12 @@ code, said, errors = process(sys.executable, "application.py", "old.engine")
 print("raw engine, older TensorRT: exit status", code, *errors.splitlines()[-2:])
 
 # %%
+# The changed release stops the raw engine no more than the saved module. Its answer was
+# not checked, and an engine that an older release has built was not tried.
+#
 # **The module has no graph to save.** What ``torch.compile`` returns compiles in its
-# first call, and again for other shapes. Only what ``torch_tensorrt.compile`` made
-# ahead of time can be saved.
+# first call, and again for other shapes. Of the two, only what
+# ``torch_tensorrt.compile`` made ahead of time can be saved.
 
 try:
     lazily = torch.compile(model, backend="tensorrt")
@@ -1096,7 +1134,7 @@ except ValueError as refused:
 #      - compiles again
 #      - no
 #    * - ``torch_tensorrt.compile``, this page
-#      - each format above
+#      - a format from above
 #      - a range, given beforehand
 #      - package, raw engine
 #    * - ``torch._inductor.aoti_compile_and_package``
@@ -1124,7 +1162,7 @@ except ValueError as refused:
 #        sizes.
 #      - The same PyTorch and Torch-TensorRT, the same :term:`compute capability`.
 #    * - ``aot_inductor``
-#      - C++ services; graphs with parts in PyTorch.
+#      - C++ services; graphs with parts in PyTorch. To load it failed here.
 #      - PyTorch's libraries and ``libtorchtrt_runtime.so``, no Python. Linux. Where it
 #        is made: ``g++`` and a CUDA toolkit.
 #    * - Raw engine
@@ -1135,10 +1173,12 @@ except ValueError as refused:
 #      - As ``aot_inductor``. PyTorch has deprecated it: begin nothing new with it.
 #    * - ``executorch``
 #      - Devices with ExecuTorch.
-#      - The packages ``executorch`` and ``torch-tensorrt-executorch-runtime``.
+#      - To save: ``torch_tensorrt[executorch]``. Not tried here.
 #
 # Keep beside the file what it was made with: the releases of PyTorch, Torch-TensorRT
 # and TensorRT, and the compute capability. A refusal is then answered with a new build.
+# The loader does not compare all of them.
+#
 # :doc:`mutable_torchtrt_module_example` has a format of its own. Where there is no GPU
 # to build on, see :doc:`ahead_of_time_without_gpu`; for Windows,
 # :doc:`cross_runtime_compilation_for_windows`.
@@ -1146,18 +1186,19 @@ except ValueError as refused:
 # Exercise
 # --------
 # Keep one operator in PyTorch (``torch_executed_ops={"torch.ops.aten.mean.dim"}``) and
-# save again. Which formats still work, which does the C++ program load, and what does
-# the raw engine say?
+# save again. Which formats still load, and what does the raw engine say?
 #
 # Takeaways
 # ---------
 # - ``torch_tensorrt.save`` and ``torch.export.load`` are enough for Python: a file of
 #   :recorded:`program_mb` MB, a first answer after :recorded:`program_ready_s` s in a
-#   fresh process, a difference of :recorded:`program_difference`.
+#   fresh process, a largest difference of :recorded:`program_difference`.
+# - A file costs no speed in a CUDA graph: :recorded:`loaded_speedup` times as fast as
+#   Inductor when loaded, :recorded:`compiled_speedup` when compiled.
 # - Save with the ``Input`` that compiled the model, or the file takes one size only.
-# - C++ needs :recorded:`cpp_mb` MB of libraries, and :recorded:`cpp_ready_s` s from the
-#   package to the first answer. A raw engine needs :recorded:`raw_mb` MB.
-# - A saved module is for the compute capability, system and release that made it;
-#   ``hardware_compatible=True`` writes into it that other GPUs may try.
+# - A raw engine runs without PyTorch; TensorRT's library has :recorded:`raw_mb` MB. The
+#   AOTInductor package and the C++ program did not run here.
+# - The loader refuses another system, and another GPU. ``hardware_compatible=True``
+#   writes into the file that other GPUs may try; none was tried here.
 
 # sphinx_gallery_tags = ["deployment", "C++", "AOTInductor", "torch.export"]

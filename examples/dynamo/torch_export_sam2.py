@@ -9,17 +9,19 @@ At a glance
 -----------
 
 - The image encoder at 1024 x 1024 takes TensorRT :recorded:`encoder_tensorrt_ms` ms and
-  the best of PyTorch :recorded:`encoder_pytorch_ms` ms: TensorRT is
-  :recorded:`speed_encoder` times as fast.
+  the best of PyTorch :recorded:`encoder_pytorch_ms` ms: TensorRT loses, with
+  :recorded:`speed_encoder` of PyTorch's speed.
 - For one prompt TensorRT's decoder is :recorded:`speed_decoder_1` times as fast as the
-  best of PyTorch, for 16 prompts in one call :recorded:`speed_decoder_16` times.
-- With the fastest way for each part, a picture and ``20`` prompts in turn take
-  :recorded:`clicks_mixed_ms` ms, with the best of PyTorch alone
+  best of PyTorch. For 16 prompts in one call it loses, with
+  :recorded:`speed_decoder_16` of the speed.
+- With Inductor for the encoder and TensorRT for the decoder, a picture and ``20``
+  prompts in turn take :recorded:`clicks_mixed_ms` ms, with the best of PyTorch alone
   :recorded:`clicks_pytorch_ms` ms: the mix is :recorded:`clicks_gain` times as fast.
 - The masks of a small SAM2, trained on this page, overlap between TensorRT and eager by
   :recorded:`small_iou_eager`, where 1 is the same.
-- If you ask each picture only once, the encoder decides. Its fastest way here is
-  :recorded:`fastest_encoder`, and the gain over PyTorch alone :recorded:`single_gain`.
+- If you ask each picture only once, the encoder takes most of the time, and the mix is
+  :recorded:`single_gain` times as fast as PyTorch alone. For 16 prompts at once PyTorch
+  alone is the fastest.
 
 What you will learn
 -------------------
@@ -112,10 +114,9 @@ def small_config(side, width=24, hidden=64):
 SMALL = 128  # pixels on a side of what the small model sees
 
 # %%
-# A small model begins with random weights. It would need long to find out that a prompt
-# means a place. So it is told: pixels and prompts share one code of places, and in the
-# decoder keys are made as queries are. Then attention looks where a prompt points from
-# the start.
+# A small model begins with random weights. To shorten its training, it is told that a
+# prompt means a place: pixels and prompts share one code of places, and in the decoder
+# keys are made as queries are, from doubled weights. What this saves was not measured.
 
 
 def beginner():
@@ -133,8 +134,8 @@ def beginner():
 
 
 # %%
-# Pretrained weights are used where the hub can be reached. Random ones cost the same
-# time, but their masks mean nothing. A network that cannot be reached is an
+# Pretrained weights are used where the hub can be reached. Random ones go through the
+# same operations, but their masks mean nothing. A network that cannot be reached is an
 # ``OSError``.
 
 # Output varies: pretrained weights need a network.
@@ -278,9 +279,10 @@ note(decoder_ready_s=f"{sum(decoder_ready.values()):.0f}")
 print("Masks:", tuple(fast_decoder(*one_prompt, *fast_encoder(*image))[0].shape))
 
 # %%
-# One engine each, and nothing is left in PyTorch. Building and first call took
-# :recorded:`encoder_ready_s` s for the encoder and :recorded:`decoder_ready_s` s for
-# the decoder. A mask has a quarter of the picture's resolution. What a call costs:
+# One engine each, and nothing is left in PyTorch. Building and first call, each taken
+# once, need :recorded:`encoder_ready_s` s for the encoder and
+# :recorded:`decoder_ready_s` s for the decoder. A mask has a quarter of the picture's
+# width and height.
 #
 # How this page measures
 # ----------------------
@@ -623,7 +625,8 @@ for part, (eager, engine, given) in pairs.items():
 # %%
 # Eager takes :recorded:`win_encoder` times as long for the encoder and
 # :recorded:`win_decoder` times for the decoder. Much of that is the graph's, and
-# PyTorch can have it too. From here on, all ways run in a CUDA graph.
+# PyTorch can have it too: the tables below have each way without and with one. The text
+# quotes latencies in a CUDA graph from here on.
 #
 # Is it right?
 # ------------
@@ -654,9 +657,8 @@ note(iou_another_prompt=f"{overlap(decoder(*here)[0], exact):.3f}")
 # A mask's user does not see a relative error. *Intersection over union* counts pixels:
 # those in both masks, over those in either. Through both engines it is
 # :recorded:`iou_engines` against eager; the mask of another prompt gets
-# :recorded:`iou_another_prompt`. With random weights the outlines are noise, where many
-# pixels are close to the threshold, so this is a hard case. A model with a meaning
-# follows below.
+# :recorded:`iou_another_prompt`. With random weights the masks mean nothing. A model
+# with a meaning follows below.
 #
 # Is a box really two points? Against SAM2's own argument for boxes, in eager:
 
@@ -666,7 +668,8 @@ boxed = model(image_embeddings=[*maps], input_boxes=corners.flatten(2)).pred_mas
 note(box_error=f"{relative_error(decoder(corners, kinds, *maps)[0], boxed):.1e}")
 
 # %%
-# The two differ by :recorded:`box_error`.
+# The relative error between the two is :recorded:`box_error`; zero means that all bits
+# are the same.
 #
 # What PyTorch computes again in each call
 # ----------------------------------------
@@ -705,7 +708,8 @@ error = check(tuned_decoder, decoder, there, here, TOLERANCE, "tuned decoder")
 # %%
 # What can be reached at best? A GPU is no faster than its arithmetic or its memory.
 # ``FlopCounterMode`` adds up the operations of convolutions, products and attention in
-# a call. Weights have to be read once, and inputs and outputs pass once.
+# a call. Weights have to be read once, and inputs and outputs pass once. The larger of
+# the two times is the limit.
 
 # Needs a GPU: it measures the GPU.
 # Output varies: rates.
@@ -733,9 +737,9 @@ pd.DataFrame(floors).T.round(4)
 # %%
 # The ways to run a part are kept after they are measured, for the pipeline below. One
 # that gives a wrong answer gets no row. *Inductor* is the compiler behind
-# ``torch.compile``, and gets the tuned model. Its ``max-autotune`` is left out on this
-# page, because it takes minutes for the encoder: "best of PyTorch" means the best in
-# the tables.
+# ``torch.compile``, and gets the tuned model. Its ``max-autotune``, which searches for
+# faster kernels, was not tried on this page: "best of PyTorch" means the best in the
+# tables, not the best that PyTorch can do.
 
 # Needs a GPU: the benchmark.
 rows, runs, replays, kernels = [], {}, {}, {}
@@ -790,10 +794,11 @@ def tell(part, shape):
 # The image encoder
 # -----------------
 #
-# TensorRT is tuned too. Its engine has attention kernels of its own, and PyTorch has
-# others, among them flash attention. ``torch_executed_ops`` leaves an operator to
-# PyTorch: the engine breaks into pieces, and attention runs between them. The row
-# "TensorRT" has the seconds of the first build above, which include loading TensorRT.
+# For TensorRT one change is tried. Its engine has attention kernels of its own, and
+# PyTorch has others, among them flash attention. ``torch_executed_ops`` leaves an
+# operator to PyTorch: the engine breaks into pieces, and attention runs between them.
+# The row "TensorRT" has the seconds of the first build above, here with the loading of
+# TensorRT.
 
 # Needs a GPU: the benchmark.
 # Output varies: it is measured.
@@ -813,9 +818,17 @@ note(parts_outside=len([*runs["encoder", outside].children()]))
 table
 
 # %%
-# TensorRT has :recorded:`speed_encoder` of the speed of PyTorch's best. Why? Add up the
-# GPU's time by kind of kernel. Inductor's own kernels, which fuse what stands between
-# products, count as the rest.
+# TensorRT has :recorded:`speed_encoder` of the speed of PyTorch's best. Leaving
+# attention to PyTorch gains nothing: that row is slower than the one engine. Its
+# memory, in which the table adds up a work space for each engine, is the largest.
+#
+# Without a CUDA graph the order turns: TensorRT is ahead of all others, here and in the
+# decoder's table. The others need much longer there than in a graph. Why tuned eager is
+# slower than eager there was not looked for.
+#
+# Where does the GPU's time go? Kernels are sorted by their names. Inductor's own, which
+# fuse what stands between products, count as the rest. TensorRT fuses some of that into
+# its products, where it counts as a product.
 
 # Needs a GPU: it shows what was measured.
 # Output varies: it is measured.
@@ -857,9 +870,10 @@ kinds
 # Attention takes TensorRT :recorded:`attention_tensorrt` ms and Inductor
 # :recorded:`attention_inductor` ms, products :recorded:`products_tensorrt` and
 # :recorded:`products_inductor` ms, the rest :recorded:`rest_tensorrt` and
-# :recorded:`rest_inductor` ms. Most of Hiera's attention works in windows of ``8 x 8``,
-# ``4 x 4``, ``14 x 14`` or ``7 x 7`` tokens. So many small attentions run side by side,
-# and tokens are brought into windows and back. The slowest kernels of the engine:
+# :recorded:`rest_inductor` ms. Most of the gap is in the products; why was not looked
+# for. Three of Hiera's blocks attend to the whole map, the others in windows of
+# ``8 x 8``, ``4 x 4``, ``14 x 14`` or ``7 x 7`` tokens. The slowest kernels of the
+# engine:
 
 # Needs a GPU: it shows what was measured.
 # Output varies: it is measured.
@@ -867,10 +881,14 @@ slowest = kernels["encoder", "TensorRT"].head(8)
 slowest.assign(kernel=slowest.kernel.str.slice(0, 60)).round(0)
 
 # %%
+# The first is attention. It has most of attention's time in as many launches as there
+# are blocks that attend to the whole map.
+#
 # Left to PyTorch, attention cuts the model into :recorded:`parts_outside` parts. Its
 # kernels take :recorded:`attention_outside` ms in place of
 # :recorded:`attention_tensorrt`, and all others :recorded:`other_outside` ms in place
-# of :recorded:`other_in_engine`. The table above has the sum.
+# of :recorded:`other_in_engine`. A profile is of one call, and its sum is not the
+# median in the table of latencies. By both, the pieces are slower than the one engine.
 #
 # The mask decoder
 # ----------------
@@ -900,8 +918,8 @@ pd.concat(tables, ignore_index=True)
 # %%
 # With one prompt TensorRT takes :recorded:`decoder_1_tensorrt_ms` ms and the best of
 # PyTorch :recorded:`decoder_1_pytorch_ms` ms. With 16 it is
-# :recorded:`decoder_16_tensorrt_ms` and :recorded:`decoder_16_pytorch_ms` ms. By kind
-# of kernel, one prompt:
+# :recorded:`decoder_16_tensorrt_ms` and :recorded:`decoder_16_pytorch_ms` ms: TensorRT
+# loses, and why was not looked for. By kind of kernel, one prompt:
 
 # Needs a GPU: it shows what was measured.
 # Output varies: it is measured.
@@ -916,14 +934,14 @@ kinds
 
 # %%
 # TensorRT launches :recorded:`launches_decoder_tensorrt` kernels and Inductor
-# :recorded:`launches_decoder_inductor`. A prompt is about ten tokens, so many kernels
-# have next to nothing to do. On average one takes :recorded:`us_a_launch` microseconds
-# in TensorRT.
+# :recorded:`launches_decoder_inductor`. TensorRT needs less time for attention and
+# products, Inductor for the rest. Kernels are short: on average one takes
+# :recorded:`us_a_launch` microseconds in TensorRT.
 #
 # And what did the tuning take away? Inductor takes :recorded:`as_it_comes_ms` ms for
-# the decoder as it comes, where the code of all places is computed in each call, and
-# :recorded:`tuned_ms` ms where it is a constant. Who compares an engine with
-# ``torch.compile`` on the model as it comes, measures this folding as well.
+# the decoder as it comes, and :recorded:`tuned_ms` ms with the code of all places as a
+# constant and in ``channels_last``. Who compares an engine with ``torch.compile`` on
+# the model as it comes, measures this difference as well.
 #
 # The whole pipeline
 # ------------------
@@ -966,14 +984,15 @@ def case_ms(mix, case):
 
 
 # %%
-# The mixes are: eager for both parts, the best of PyTorch for each, TensorRT for both,
-# and for each part what is fastest.
+# The mixes are: tuned eager for both parts, the best of PyTorch for each, TensorRT for
+# both, and for each part what is fastest.
 
 # Needs a GPU: it measures.
 # Output varies: it is measured.
 # Figure: Prompts a second with the encoder's time included. For 20 prompts in turn the
-#   fastest mix reaches :recorded:`clicks_gain` times the rate of PyTorch's best, for 16
-#   at once :recorded:`batch_gain` times.
+#   fastest mix reaches :recorded:`clicks_gain` times the rate of PyTorch's best. For 16
+#   at once it is PyTorch's best. TensorRT for both parts stays below that, and for one
+#   prompt as well.
 cases = pd.DataFrame([case_ms(mix, case) for case in CASES for mix in MIXES])
 rates = cases.pivot(index="case", columns="mix", values="prompts a second")
 axis = rates.loc[[*CASES], [*MIXES]].plot.bar(figsize=(7, 3.4), rot=0, width=0.75)
@@ -990,11 +1009,15 @@ note(images_per_second=f"{1000 / best_ms('encoder', '')[1]:.0f}")
 cases.round(4)
 
 # %%
-# The fastest encoder alone makes :recorded:`images_per_second` pictures a second. Over
-# the best of PyTorch alone, the fastest mix gains :recorded:`clicks_gain` for ``20``
-# prompts in turn, :recorded:`batch_gain` for 16 at once and :recorded:`single_gain` for
-# one prompt. TensorRT for both parts takes :recorded:`clicks_tensorrt_ms` ms for the
-# ``20``, the fastest mix :recorded:`clicks_mixed_ms` ms.
+# The fastest encoder alone makes :recorded:`images_per_second` pictures a second. The
+# fastest mix is :recorded:`clicks_gain` times as fast as the best of PyTorch alone for
+# ``20`` prompts in turn, and :recorded:`single_gain` times for one prompt. For 16 at
+# once it is the best of PyTorch, so nothing is gained (:recorded:`batch_gain`).
+#
+# TensorRT for both parts takes :recorded:`clicks_tensorrt_ms` ms for the ``20``, the
+# fastest mix :recorded:`clicks_mixed_ms` ms. In the other two cases, TensorRT for both
+# is slower than PyTorch alone. With each mix, 16 prompts at once come at a higher rate
+# than prompts in turn.
 #
 # How near is this to what the GPU can do?
 
@@ -1006,26 +1029,32 @@ note(reached_encoder=f"{limit / best_ms('encoder', 'TensorRT')[1]:.0%}")
 table
 
 # %%
-# The encoder in TensorRT reaches :recorded:`reached_encoder` of the limit. That is a
-# strict one for a model like this: it counts no map of features that is written and
-# read again between layers.
+# The encoder in TensorRT reaches :recorded:`reached_encoder` of the limit, and in
+# PyTorch's best somewhat more. That is a strict limit for a model like this: it counts
+# no map of features that is written and read again between layers. The decoder stays
+# farther below its own.
 #
-# Seconds until ready, compilation and first call together, against latency:
+# Seconds until ready, compilation and first call together and taken once, against
+# latency:
 
 # Needs a GPU: it shows what was measured.
 # Output varies: it is measured.
-# Figure: The encoder's engine is ready after :recorded:`encoder_ready_s` s, the
-#   decoder's after :recorded:`decoder_ready_s` s.
+# Figure: Least latency: Inductor for the encoder and for 16 prompts, TensorRT for one
+#   prompt. The encoder's engine is ready after :recorded:`encoder_ready_s` s, the
+#   decoder's for one prompt after :recorded:`decoder_ready_s` s. Eager, not compiled,
+#   is drawn at the first tick.
 plot_ready(table)
 
 # %%
+# The encoder's engine is ready before Inductor's code, the decoder's engines after it.
+#
 # Masks that mean something
 # -------------------------
 #
-# Random weights prove that two programs compute the same. Whether a mask survives half
-# precision and an engine, only a model that has learned can show. So here a small SAM2
-# learns what a click or a box means, on pieces of the same photographs with colored
-# shapes pasted over them. It is the same class with the same code.
+# Random weights can show that two programs compute the same. Whether a mask with a
+# meaning survives an engine, only a model that has learned can show. So here a small
+# SAM2 learns what a click or a box means, on pieces of the same photographs with
+# colored shapes pasted over them. It is the same class with the same code.
 
 steps, batch = (1000, 24) if on_gpu else (3, 4)
 photographs = [functional.avg_pool2d(photograph(number), 2) for number in (0, 1)]
@@ -1149,18 +1178,20 @@ note(small_iou_control=mean_overlap(ours, theirs.roll(1, dims=1)))
 
 # %%
 # TensorRT's masks overlap the true shapes by :recorded:`small_iou_truth` on average,
-# eager's by :recorded:`eager_iou_truth`. They agree with each other by
-# :recorded:`small_iou_eager`. The control is the mask of another shape of the same
-# scene: :recorded:`small_iou_control`.
+# eager's by :recorded:`eager_iou_truth`: what is missing is the small model's, not the
+# engines'. They agree with each other by :recorded:`small_iou_eager`, both in the same
+# precision. The control is the mask of another shape of the same scene:
+# :recorded:`small_iou_control`.
 #
 # First row: one prompt on each of three scenes, a click as a dot, a box as two. Yellow
 # is what both say, red what only TensorRT says, green what only eager says. Second row:
-# the large model, one click on each photograph.
+# the large model, the first mask of one click on each photograph.
 
 # Output varies: digits depend on the device.
-# Figure: Masks of pasted shapes, and of the large model on the photographs. TensorRT
-#   and eager overlap by :recorded:`small_iou_eager` and by :recorded:`iou_large` or
-#   more; TensorRT and the true shapes by :recorded:`small_iou_truth`.
+# Figure: Masks of pasted shapes, and of the large model on the photographs: nearly all
+#   of them yellow. TensorRT and eager overlap by :recorded:`small_iou_eager` on average
+#   and by :recorded:`iou_large` or more; TensorRT and the true shapes by
+#   :recorded:`small_iou_truth`. Random weights make the second row a pattern of dots.
 figure, axes = plt.subplots(2, 3, figsize=(5.4, 3.6), layout="constrained")
 
 
@@ -1193,9 +1224,9 @@ plt.show()
 note(iou_large=f"{min(overlaps):.3f}")
 
 # %%
-# With pretrained weights the colored areas in the photographs are objects. With random
-# ones they show no more than that both sides draw the same: all three masks of the
-# click overlap by :recorded:`iou_large` or more.
+# With pretrained weights the colored areas in the photographs are meant as objects.
+# With random ones they show no more than that both sides draw the same: the three masks
+# of a click, taken together, overlap by :recorded:`iou_large` or more.
 #
 # When it goes wrong
 # ------------------
@@ -1203,7 +1234,7 @@ note(iou_large=f"{min(overlaps):.3f}")
 # Each error is brought about on purpose.
 #
 # **torch.compile of the encoder.** The shorter way, ``backend="tensorrt"``, fails on
-# Hiera, in the decomposition of the graph, before TensorRT sees it:
+# Hiera, here on the small one:
 
 # Output varies: the message depends on the version.
 torch.compiler.reset()
@@ -1218,16 +1249,17 @@ except Exception as error:
 
 # %%
 # The tensor of six dimensions in the message is Hiera's: tokens in windows, permuted,
-# then made ``contiguous`` and seen as one row of windows. In the graph that fails, the
-# copy of ``contiguous`` is gone and the ``view`` is left. The export path of this page
-# takes the same model as it is, so it is the way to go.
+# then made ``contiguous`` and seen as one row of windows. Its strides are still those
+# of the permuted tensor: the copy is gone, and the ``view`` is left. Torch-TensorRT
+# 2.14 takes each ``contiguous`` out of the graph before it is traced, in a pass named
+# ``fold_get_attr_item_calls``. The export path of this page takes the same model as it
+# is, so it is the way to go.
 #
 # **The prompt encoder does not convert** (`issue 3124
 # <https://github.com/pytorch/TensorRT/issues/3124>`_). It depends on how the labels
 # are applied. Meta's own code selects points by a mask of booleans, ``code[labels ==
 # 1]``, and how many there are depends on the data. transformers writes ``torch.where``.
-# A dry run tells what would become of the first kind,
-# without a build:
+# A dry run tells what would become of the first kind, without a build:
 
 
 class ByIndex(Part):
@@ -1254,7 +1286,7 @@ note(index_left=", ".join(sorted(left)) or "nothing")
 # With boolean indices the prompt encoder falls into :recorded:`index_engines` engines,
 # and PyTorch keeps :recorded:`index_left`. With ``where`` it is part of the decoder's
 # one engine, as the start of this page has shown. So rewrite ``x[mask] = y`` as
-# ``torch.where(mask, y, x)``.
+# ``torch.where(mask[..., None], y, x)``.
 #
 # **Another number of prompts.** An engine is made for one shape. Build one for each
 # number that you need, or fill up: ask twice for the same, and throw a mask away.
@@ -1266,9 +1298,9 @@ note(index_left=", ".join(sorted(left)) or "nothing")
 # Take it to production
 # ---------------------
 #
-# Save both engines. A fresh process needs PyTorch and Torch-TensorRT of the same
-# versions and the same kind of GPU, but neither transformers nor the weights. Load only
-# files that you trust: they are unpickled.
+# Save both engines, here the small model's. A fresh process needs PyTorch and
+# Torch-TensorRT of the same versions and the same kind of GPU, but neither transformers
+# nor the weights. Load only files that you trust: they are unpickled.
 
 # Needs a GPU: the fresh process runs the engines.
 # Output varies: it is measured.
@@ -1295,6 +1327,8 @@ done = subprocess.run(serve, cwd=folder, capture_output=True, text=True)
 print(done.stdout if done.returncode == 0 else done.stderr[-1000:])
 
 # %%
+# The seconds are those of loading and the first call, without the imports.
+#
 # In a server, keep the maps of the last pictures on the GPU, by a key of the picture.
 # They are what makes the second prompt cheap. A CUDA graph reads one address, so copy a
 # picture's maps there before its decoder runs.
@@ -1315,10 +1349,11 @@ print(done.stdout if done.returncode == 0 else done.stderr[-1000:])
 #   :recorded:`decoder_1_pytorch_ms` ms.
 # - Give each part its fastest way. For ``20`` prompts in turn that is
 #   :recorded:`clicks_gain` times as fast as PyTorch alone, for one prompt
-#   :recorded:`single_gain` times.
-# - TensorRT's attention takes :recorded:`attention_tensorrt` ms in the encoder,
-#   PyTorch's :recorded:`attention_outside` ms; what surrounds it takes
-#   :recorded:`other_in_engine` ms fused and :recorded:`other_outside` ms in pieces.
+#   :recorded:`single_gain` times. For 16 at once PyTorch alone is the fastest.
+# - Attention left to PyTorch gains nothing in the encoder: it takes
+#   :recorded:`attention_outside` ms in place of :recorded:`attention_tensorrt`, but
+#   what surrounds it takes :recorded:`other_outside` ms in pieces, and
+#   :recorded:`other_in_engine` ms in one engine.
 # - A box is two points with labels 2 and 3, so one engine takes both.
 # - Compare masks by overlap with a control: :recorded:`small_iou_eager` against eager,
 #   :recorded:`small_iou_control` against another shape.
