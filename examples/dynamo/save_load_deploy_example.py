@@ -2,21 +2,23 @@
 Save an engine, load it elsewhere
 =================================
 
-Save a compiled model in each format, load it in a fresh process, and run it with
-TensorRT alone. A C++ program is built too; what stops it here is shown.
+Save a compiled model in each format, load it in a fresh process, run it with TensorRT
+alone, and find out what a C++ program needs.
 
 At a glance
 -----------
 
-- One line saves, one line loads. The file has :recorded:`program_mb` MB; a fresh
-  process has its first answer :recorded:`program_ready_s` s after its first line. Most
-  of that goes to imports and the start of CUDA.
+- One line saves, one line loads. The engine was built in :recorded:`build_s` s. A
+  fresh process loads the file of :recorded:`program_mb` MB in
+  :recorded:`program_load_s` s, and has its first answer :recorded:`program_ready_s` s
+  after its first line, imports included.
 - The largest difference that the file makes to a score is
   :recorded:`program_difference`. In a CUDA graph the loaded model is
-  :recorded:`loaded_speedup` times as fast as the best of eager PyTorch and Inductor,
-  the latter without its autotuning.
-- A raw engine runs without PyTorch. TensorRT's library has :recorded:`raw_mb` MB.
-- Not working here: the AOTInductor package, and the C++ program that loads it.
+  :recorded:`loaded_speedup` times as fast as the best of PyTorch.
+- A raw engine runs without PyTorch, and needs :recorded:`raw_mb` MB of libraries. A C++
+  program with PyTorch's libraries needs :recorded:`cpp_mb` MB, Python
+  :recorded:`python_mb` MB.
+- Seconds until that C++ program has its first answer: :recorded:`cpp_ready_s`.
 - The loader refuses a record that names another system or another GPU. It accepts
   another version of the record's layout, and an engine whose release was changed.
 
@@ -85,8 +87,7 @@ rtx = torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx
 print("TensorRT-RTX" if rtx else "TensorRT", "on", device.type)
 
 # %%
-# Compile, save, done. ``arg_inputs`` is an example: ``save`` traces the compiled module
-# with it. All files go into one folder.
+# The model and its two images:
 
 with contextlib.redirect_stdout(io.StringIO()):  # hides a line about the weights
     model = EfficientNet.from_pretrained(
@@ -103,9 +104,18 @@ photos = [
 images = torch.stack([prepare(photo.permute(2, 0, 1)) for photo in photos])
 images = images.to(device, dtype)
 
+# %%
+# Compile, save, done. ``arg_inputs`` is an example: ``save`` traces the compiled module
+# with it. All files go into one folder.
+
+start = time.perf_counter()
 compiled = torch_tensorrt.compile(model, ir="dynamo", arg_inputs=[images])
+build_s = time.perf_counter() - start
 folder = Path(tempfile.mkdtemp())
 torch_tensorrt.save(compiled, f"{folder}/program.pt2", arg_inputs=[images])
+
+# %%
+# What it sees on the photographs:
 
 
 def names(scores):
@@ -121,30 +131,35 @@ print(names(compiled(images)))
 # Whether a file is any good shows in a process that knows nothing else. This program
 # takes the seconds of each step (``begin_s`` holds the imports and the start of CUDA),
 # and leaves its answer in a file. The last argument says whether it imports
-# Torch-TensorRT, which matters further down.
+# Torch-TensorRT, which matters further down. ``faulthandler`` tells where a process
+# was that crashes in native code.
 LOADER = """
-import sys, time
+import faulthandler, sys, time
+faulthandler.enable()
 start = time.perf_counter()
 import torch
 kind, file, imports = sys.argv[1:]
 if imports == "yes":
     import torch_tensorrt
 images = torch.load("images.pt").cuda()
-times = {"begin_s": time.perf_counter() - start}
-start = time.perf_counter()
+
+def done(step):
+    global start
+    print(step, time.perf_counter() - start, flush=True)
+    start = time.perf_counter()
+
+done("begin_s")
 if kind == "package":
     model = torch._inductor.aoti_load_package(file)
 elif kind == "script":
     model = torch.jit.load(file)
 else:
     model = torch.export.load(file).module()
-times["load_s"] = time.perf_counter() - start
-start = time.perf_counter()
+done("load_s")
 answer = model(images)
 torch.cuda.synchronize()
-times["first_call_s"] = time.perf_counter() - start
+done("first_call_s")
 torch.save(answer.cpu(), f"{kind}-answer.pt")
-print("times", *times.values())
 """
 (folder / "loader.py").write_text(LOADER)
 torch.save(images.cpu(), folder / "images.pt")
@@ -166,12 +181,16 @@ def process(*command, **options):
 def load_elsewhere(kind, file, imports="yes"):
     """Seconds of a fresh process that loads a file. RuntimeError says why it failed."""
     code, said, errors = process(sys.executable, "loader.py", kind, file, imports)
+    steps = re.findall(r"^(\w+_s) ([\d.e-]+)$", said, re.MULTILINE)
     if code:
-        reason = re.search(r"\w+Error: \S.*\n?.*|Unknown type name.*", errors)
-        reason = " ".join((reason[0] if reason else errors).split())
-        raise RuntimeError(f"exit status {code}: {reason}")
-    steps = ("begin_s", "load_s", "first_call_s")
-    return dict(zip(steps, map(float, said.split("times")[-1].split())))
+        found = re.search(r"\w+Error: \S.*\n?.*|Unknown type name.*", errors)
+        crash = re.search(r"Fatal Python error.*|Current thread.*\n.*", errors)
+        reason = " ".join(
+            (found or crash or re.search("(?s).{,300}$", errors))[0].split()
+        )
+        reached = steps[-1][0] if steps else "its start"
+        raise RuntimeError(f"exit status {code} after {reached}: {reason}")
+    return {step: float(seconds) for step, seconds in steps}
 
 
 # %%
@@ -183,14 +202,15 @@ def load_elsewhere(kind, file, imports="yes"):
 here = compiled(images).cpu()
 seconds = load_elsewhere("program", "program.pt2")
 answer = torch.load(folder / "program-answer.pt")
+print(f"build_s = {build_s:.0f}")
 print(f"program_ready_s = {sum(seconds.values()):.1f}")
 print(f"program_difference = {(answer - here).abs().max().item():g}")
 print(names(answer))
 
 # %%
 # From its first line to its first answer the process took :recorded:`program_ready_s`
-# s. The largest difference between its scores and those of the module that was saved is
-# :recorded:`program_difference`.
+# s, where the engine was built in :recorded:`build_s` s. The largest difference between
+# its scores and those of the module that was saved is :recorded:`program_difference`.
 #
 # What is in the file
 # -------------------
@@ -660,11 +680,9 @@ pd.DataFrame(loads).T.round(3)
 # module has no runtime cache, so each process makes them anew. A raw engine can have
 # one (:doc:`ahead_of_time_without_gpu`).
 #
-# The package has no row. It was saved, but the process that loads it ended with exit
-# status -11, a segmentation fault; the lines after it are warnings of the import. In
-# which step it happened was not recorded. `Issue 3879
-# <https://github.com/pytorch/TensorRT/issues/3879>`_ reports one too; whether it is the
-# same is not known.
+# What has no row says above the table why, and after which step its process ended.
+# `Issue 3879 <https://github.com/pytorch/TensorRT/issues/3879>`_ reports a package
+# whose process crashes.
 #
 # A range of batch sizes
 # ----------------------
@@ -704,10 +722,9 @@ except Exception as refused:
 #
 # Does a file cost speed?
 # -----------------------
-# The module that was compiled here and the one that was loaded, beside eager PyTorch
-# and Inductor without its autotuning. Both TensorRT modules have their engine already.
-# The compiled one was called before, so its seconds are none; ``compile_s`` of the
-# loaded one is the time to load.
+# The module that was compiled here and the one that was loaded, beside the best that
+# PyTorch does alone. ``compile_s`` of the compiled one is the build from the start of
+# this page, that of the loaded one is the time to load.
 
 # Needs a GPU: it measures.
 # Output varies: it prints timings.
@@ -715,32 +732,31 @@ warm_up()
 eager = copy.deepcopy(model).to(memory_format=torch.channels_last)
 ordered = [tensor.to(memory_format=torch.channels_last) for tensor in (images, swapped)]
 about = {"model": "EfficientNet-Lite0", "shape": "2x3x224x224", "tolerance": tolerance}
-ways = pytorch_alone(eager, autotune=False)
-rows = compare(ways, eager, ordered[:1], ordered[1:], **about)
+rows = compare(pytorch_alone(eager), eager, ordered[:1], ordered[1:], **about)
 ways = {
     "TensorRT, compiled": lambda: compiled,
     "TensorRT, loaded": lambda: torch_tensorrt.load(f"{folder}/program.pt2").module(),
 }
-table = results(rows + compare(ways, eager, [images], [swapped], **about))
+rows += compare(ways, eager, [images], [swapped], **about)
+for row in rows:
+    if row["backend"].startswith("TensorRT, compiled"):
+        row["compile_s"] = build_s
+table = results(rows)
 by_backend = table.set_index("backend")
 print(f"loaded_speedup = {by_backend.speedup['TensorRT, loaded, CUDA graph']:.2f}")
 print(f"compiled_speedup = {by_backend.speedup['TensorRT, compiled, CUDA graph']:.2f}")
 table.round(4)
 
 # %%
-# In CUDA graphs the two agree within the spread of their percentiles. Without one the
-# loaded module takes longer than the compiled one; why was not examined. Its memory is
-# ``NaN``: the ruler finds no engine in a loaded module.
+# The loaded module's memory is ``NaN``: the ruler finds no engine in it.
 #
-# Seconds until ready against latency, in CUDA graphs. The seconds were taken once. No
-# build is counted for either TensorRT module, and the compiled one was called before:
-# it stands at ``0.1``, the least that the figure gives.
+# Seconds until ready against latency, in CUDA graphs. The seconds were taken once.
 
 # Needs a GPU: it draws what was measured.
 # Output varies: it draws timings.
 # Figure: In a CUDA graph the loaded module is :recorded:`loaded_speedup` times as fast
-#   as Inductor, the module compiled here :recorded:`compiled_speedup` times. The build
-#   of the engine is not in their seconds.
+#   as the best of PyTorch, the module compiled here :recorded:`compiled_speedup` times.
+#   To load takes a fraction of the seconds of a build.
 plot_ready(table)
 
 # %%
@@ -749,7 +765,7 @@ plot_ready(table)
 # An AOTInductor package is a shared library with a plan of its calls, made for C++
 # programs with PyTorch's libraries and no Python. The engine is called through
 # ``libtorchtrt_runtime.so``, of which nothing in the program speaks: it is loaded by
-# name before the package, like a plugin. The program compiles here, but does not start.
+# name before the package, like a plugin.
 PROGRAM = r"""
 #include <ATen/ops/empty.h>
 #include <c10/core/InferenceMode.h>
@@ -804,7 +820,8 @@ if built:
 # ------------
 # ``ldd`` lists every library that a program needs, and that those need in turn. We ask
 # it for the program with the runtime's library, and for TensorRT's library alone, which
-# is all that a raw engine needs. What lies outside of Python's packages is left out.
+# is all that a raw engine needs. What lies outside of Python's packages is left out,
+# and what is not found is printed.
 
 # Output varies: whether there is a compiler.
 shared = [site / "torch/lib", site / "torch_tensorrt/lib"]
@@ -820,6 +837,8 @@ if raw_library is None:
 def needed(*files):
     """MB of each library of PyTorch and NVIDIA that the files need, or are."""
     said = process("ldd", *files, env=search)[1].replace(":\n", "\n")
+    lost = sorted(set(re.findall(r"(\S+) => not found", said)))
+    print("not found:", ", ".join(lost) or "nothing")
     words = [*map(str, files), *said.split()]
     found = {Path(word).resolve() for word in words if word.startswith(str(site))}
     sizes = {file: file.stat().st_size / 1e6 for file in found}
@@ -834,20 +853,17 @@ print(f"raw_mb = {raw.sum():.0f}")
 libraries.rename(lambda file: file.name).head(10).round(0)
 
 # %%
-# The list is not complete: cuBLAS, cuDNN and more of CUDA's libraries, which PyTorch
-# needs, are not in it. This machine has them in another place. So :recorded:`cpp_mb` MB
-# is a lower bound.
-#
-# In Python all of the packages come along, whatever the model uses of them. Linked
-# folders are not followed, so this sum is a lower bound too.
+# In Python all of the packages come along, whatever the model uses of them.
 
 # Output varies: what is installed.
-# Figure: TensorRT's library for a raw engine has :recorded:`raw_mb` MB. For C++
-#   :recorded:`cpp_mb` MB and for Python :recorded:`python_mb` MB were found; both lack
-#   cuBLAS and cuDNN.
+# Figure: A raw engine needs :recorded:`raw_mb` MB, a C++ program with PyTorch's
+#   libraries :recorded:`cpp_mb` MB, Python :recorded:`python_mb` MB.
 packages = ("torch", "torch_tensorrt", "triton", "nvidia", "tensorrt*")
 folders = [found for pattern in packages for found in site.glob(pattern)]
-files = [file for found in folders for file in found.rglob("*") if file.is_file()]
+walks = [os.walk(found, followlinks=True) for found in folders]
+files = [
+    Path(top, name) for walk in walks for top, _, inside in walk for name in inside
+]
 python_mb = sum(file.stat().st_size for file in files) / 1e6
 print(f"python_mb = {python_mb:.0f}")
 bars = {"raw engine": raw.sum(), "C++": libraries.sum(), "Python": python_mb}
@@ -859,7 +875,7 @@ plt.tight_layout()
 plt.show()
 
 # %%
-# The proof would be a start with nothing else. A folder gets links to those libraries,
+# The proof is a start with nothing else. A folder gets links to those libraries,
 # and the program is started with an environment that names this folder and the
 # driver's. Then it is started without the runtime's library.
 
@@ -894,9 +910,7 @@ print("Without the runtime's library: exit status", code, *errors.splitlines()[:
 
 
 # %%
-# Neither start gets as far as ``main``: one of the libraries that are missing above is
-# missing here. So the second start says nothing of the runtime's library. Seconds from
-# the package to the first answer in C++: :recorded:`cpp_ready_s`.
+# Seconds from the package to the first answer in C++: :recorded:`cpp_ready_s`.
 #
 # Without PyTorch
 # ---------------
