@@ -19,6 +19,7 @@ from gallery.errors import GalleryError
 from gallery.files import write_if_changed
 from gallery.learning_path import learning_path
 from gallery.plain import rst_escaped
+from gallery.steady import ALLOWED
 from gallery.tables import cases_html, machines_html, table_html
 from gallery.tutorial import Tutorial, all_tutorials
 
@@ -66,8 +67,9 @@ def summary() -> dict[str, list[str]]:
     """What pages quote of all rows together: ``:recorded:`results:name```.
 
     ``cases`` are models at a shape and precision, ``wins`` those where the fastest row
-    of TensorRT is faster than the best of PyTorch, ``most`` and ``least`` the extreme
-    ratios with their case; ``ready_...`` are medians in seconds.
+    of TensorRT is faster than the best of PyTorch, ``clear_wins`` those where it is by
+    more than ``allowed`` percent, ``most`` and ``least`` the extreme ratios with their
+    case; ``ready_...`` are medians in seconds.
     """
     return _summary(tuple(measured()))
 
@@ -81,7 +83,8 @@ def _summary(tutorials: tuple[Tutorial, ...]) -> dict[str, list[str]]:
     found = {
         "cases": len(found_cases),
         "wins": (found_cases.speedup > 1).sum(),
-        "losses": (found_cases.speedup <= 1).sum(),
+        "clear_wins": (found_cases.speedup > 1 + ALLOWED).sum(),
+        "allowed": f"{100 * ALLOWED:.0f}",
     }
     for name, row in (("least", found_cases.iloc[-1]), ("most", found_cases.iloc[0])):
         found[name] = f"{row.speedup:.2f}"

@@ -223,8 +223,13 @@ def test_pages_quote_all_rows_together(tmp_path, monkeypatch):
     tutorial = made(tmp_path, CELL, [table(ROWS)], [])
     monkeypatch.setattr("gallery.results.measured", lambda: [tutorial])
     found = results.summary()
-    assert found["wins"] == found["cases"] == ["1"]
+    assert found["wins"] == found["cases"] == found["clear_wins"] == ["1"]
     assert found["most"] == ["1.25"]
+    close = ROWS.assign(speedup=[0.5, 1.02])
+    tutorial = made(tmp_path, CELL, [table(close)], [])
+    monkeypatch.setattr("gallery.results.measured", lambda: [tutorial])
+    assert results.summary()["wins"] == ["1"]
+    assert results.summary()["clear_wins"] == ["0"]
     assert found["most_case"] == ["net, 1x3"]
     assert found["ready_tensorrt"] == ["3"]
     assert "TensorRT-RTX" in results.compiler_sentence([tutorial])
