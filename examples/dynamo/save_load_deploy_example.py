@@ -183,11 +183,12 @@ def load_elsewhere(kind, file, imports="yes"):
     code, said, errors = process(sys.executable, "loader.py", kind, file, imports)
     steps = re.findall(r"^(\w+_s) ([\d.e-]+)$", said, re.MULTILINE)
     if code:
-        found = re.search(r"\w+Error: \S.*\n?.*|Unknown type name.*", errors)
-        crash = re.search(r"Fatal Python error.*|Current thread.*\n.*", errors)
-        reason = " ".join(
-            (found or crash or re.search("(?s).{,300}$", errors))[0].split()
-        )
+        crash = r"Fatal Python error: (.*)\n(?s:.*?)line \d+ in (\w+)"
+        if crashed := re.search(crash, errors):
+            reason = f"{crashed[1]} in {crashed[2]}"
+        else:
+            found = re.search(r"\w+Error: \S.*\n?.*|Unknown type name.*", errors)
+            reason = " ".join((found[0] if found else errors[-300:]).split())
         reached = steps[-1][0] if steps else "its start"
         raise RuntimeError(f"exit status {code} after {reached}: {reason}")
     return {step: float(seconds) for step, seconds in steps}
