@@ -34,7 +34,7 @@ from gallery.machine import (
     require_stack,
 )
 from gallery.paths import ALL_RECORDINGS, RECORDINGS, require_writable
-from gallery.script import Script, find_scripts, read_script
+from gallery.script import Script, find_all, find_scripts, read_script
 from gallery.status import Row, recording_state, row, table
 
 INTERRUPTED = 130
@@ -159,8 +159,9 @@ def status(words: argparse.Namespace) -> int:
 
 def _read(names: list[str]) -> tuple[list[Script], dict[str, str]]:
     """The scripts, and for each that cannot be read the reason."""
-    scripts, failures = [], {}
-    for path in find_scripts(names):
+    scripts = []
+    paths, failures = (find_scripts(names), {}) if names else find_all()
+    for path in paths:
         try:
             scripts.append(read_script(path))
         except GalleryError as error:

@@ -23,6 +23,17 @@ TAKEN = {
 }
 
 
+def misnamed(paths: Iterable[Path]) -> dict[str, str]:
+    """Why files cannot be tutorials by their names: a reason for each such file."""
+    reasons = {}
+    for path in paths:
+        try:
+            by_name([path])
+        except GalleryError as error:
+            reasons[path.name.removesuffix(".py")] = str(error)
+    return reasons
+
+
 def by_name(paths: Iterable[Path]) -> dict[str, Path]:
     """Tutorials' files by their names, programs left out.
 

@@ -24,7 +24,7 @@ from sphinx_gallery.notebook import jupyter_notebook
 
 from gallery.errors import GalleryError
 from gallery.naming import PROGRAMS as PROGRAMS
-from gallery.naming import by_name
+from gallery.naming import by_name, misnamed
 from gallery.paths import EXAMPLES
 
 # The first lines of a code cell may carry these comments; readers see them too.
@@ -223,6 +223,19 @@ def read_script(path: Path) -> Script:
     description = " ".join(rest.split("\n\n", 1)[0].split())
     tags = config.get("tags", [])
     return Script(path, heading[1].strip(), description, list(tags), blocks)
+
+
+def find_all(folder: Path = EXAMPLES) -> tuple[list[Path], dict[str, str]]:
+    """All tutorials' files, in order, and why other files cannot be tutorials.
+
+    Raises
+    ------
+    GalleryError
+        If two files share a name: none of them is the tutorial, then.
+    """
+    paths = sorted(folder.glob("*/*.py"))
+    reasons = misnamed(paths)
+    return [*by_name(p for p in paths if p.stem not in reasons).values()], reasons
 
 
 def find_scripts(names: list[str] | None = None, folder: Path = EXAMPLES) -> list[Path]:

@@ -1,5 +1,6 @@
 """An author's way: from the template to a page, another name, and the end."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -127,6 +128,17 @@ def test_a_dot_in_a_name_does_not_stop_another_tutorial(project, tiny):
     shutil.copy(tiny, tiny.with_name("torch_2.14_news.py"))
     done = run_gallery(project, "check", "tiny")
     assert (done.returncode, done.stdout) == (before.returncode, before.stdout)
+
+
+def test_a_dot_in_a_name_does_not_stop_the_others(project, tiny):
+    pytest.importorskip("tensorrt_rtx")
+    shutil.copy(tiny, tiny.with_name("torch_2.14_news.py"))
+    for words in (["check"], ["status"], ["run", "--no-gpu", "--unchecked"]):
+        done = run_gallery(project, *words)
+        assert done.returncode == 1
+        assert (done.stdout + done.stderr).count("for instance to torch_2_14_news") == 1
+    assert re.search("tiny .*ran on the CPU", done.stdout)
+    assert re.search("torch_2.14_news .*failed", done.stdout)
 
 
 def test_a_dot_in_a_name_is_one_message_everywhere(project, tiny):
