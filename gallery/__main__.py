@@ -34,7 +34,7 @@ from gallery.machine import (
     require_stack,
 )
 from gallery.paths import ALL_RECORDINGS, RECORDINGS, require_writable
-from gallery.script import Script, find_all, find_scripts, read_script
+from gallery.script import Script, read_script, sort_out
 from gallery.status import Row, recording_state, row, table
 
 INTERRUPTED = 130
@@ -160,7 +160,7 @@ def status(words: argparse.Namespace) -> int:
 def _read(names: list[str]) -> tuple[list[Script], dict[str, str]]:
     """The scripts, and for each that cannot be read the reason."""
     scripts = []
-    paths, failures = (find_scripts(names), {}) if names else find_all()
+    paths, failures = sort_out(names)
     for path in paths:
         try:
             scripts.append(read_script(path))

@@ -9,7 +9,7 @@ from pathlib import Path
 from gallery.contract import problems
 from gallery.errors import GalleryError
 from gallery.paths import ROOT
-from gallery.script import Script, find_all, find_scripts, read_script
+from gallery.script import Script, read_script, sort_out
 
 
 def messages(script: Script) -> list[str]:
@@ -56,7 +56,7 @@ def _unreadable(path: Path) -> int:
 
 def check(names: list[str]) -> int:
     """Hold tutorials to the contract, without running them. Takes about a second."""
-    paths, reasons = (find_scripts(names), {}) if names else find_all()
+    paths, reasons = sort_out(names)
     found = [*reasons.values()]
     for path in paths:
         try:

@@ -225,14 +225,21 @@ def read_script(path: Path) -> Script:
     return Script(path, heading[1].strip(), description, list(tags), blocks)
 
 
-def find_all(folder: Path = EXAMPLES) -> tuple[list[Path], dict[str, str]]:
-    """All tutorials' files, in order, and why other files cannot be tutorials.
+def sort_out(
+    names: list[str], folder: Path = EXAMPLES
+) -> tuple[list[Path], dict[str, str]]:
+    """The tutorials' files as `find_scripts` gives them, and reasons against others.
+
+    Where no tutorial is named, a file with a name that none can have is left out, and
+    its reason is told.
 
     Raises
     ------
     GalleryError
-        If two files share a name: none of them is the tutorial, then.
+        If a name belongs to no tutorial, or two files share one.
     """
+    if names:
+        return find_scripts(names, folder), {}
     paths = sorted(folder.glob("*/*.py"))
     reasons = misnamed(paths)
     return [*by_name(p for p in paths if p.stem not in reasons).values()], reasons

@@ -6,7 +6,7 @@ import pytest
 
 from gallery.check import check, hold_to_contract, messages, shown
 from gallery.paths import ROOT
-from gallery.script import find_all, find_scripts, read_script
+from gallery.script import read_script, sort_out
 from tests.test_contract import GOOD
 
 
@@ -20,9 +20,8 @@ def examples(tmp_path, monkeypatch):
     (folder / "faulty.py").write_text(faults)
     (folder / "broken.py").write_text("x = 1\nx = (\n")
     (folder / "no_title.py").write_text("x = 1\n")
-    for function in (find_all, find_scripts):
-        found = functools.partial(function, folder=tmp_path)
-        monkeypatch.setattr(f"gallery.check.{function.__name__}", found)
+    found = functools.partial(sort_out, folder=tmp_path)
+    monkeypatch.setattr("gallery.check.sort_out", found)
     return folder
 
 
