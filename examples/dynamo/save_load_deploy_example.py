@@ -19,8 +19,8 @@ At a glance
   program with PyTorch's libraries needs :recorded:`cpp_mb` MB, Python
   :recorded:`python_mb` MB.
 - Seconds until that C++ program has its first answer: :recorded:`cpp_ready_s`.
-- The loader refuses a record that names another system or another GPU. It accepts
-  another version of the record's layout, and an engine whose release was changed.
+- Not portable as it is: a saved module remembers the GPU, the system and the release
+  that made it. What the loader answers to other ones is shown.
 
 What you will learn
 -------------------
@@ -1081,10 +1081,8 @@ for name, (code, said, errors) in zip(RECORDS, ends):
     print(*logged[:1])
 
 # %%
-# Another system is refused, and so is another GPU, unless any GPU is allowed. Another
-# ABI and an older release in the engine's bytes are accepted. Apart from those bytes
-# the engine is this machine's own each time: this shows what the loader compares, not
-# what would run.
+# Apart from the bytes of the release the engine is this machine's own each time: this
+# shows what the loader compares, not what would run.
 #
 # "Any GPU" is what ``hardware_compatible=True`` writes, by the source of 2.14. Two
 # options, what they cost, and whether the engine is another one:
@@ -1106,8 +1104,7 @@ print(f"neither_ms = {latency(captured(lambda: compiled(images)))[0]:.3f}")
 
 # %%
 # With the first option a call takes :recorded:`hardware_compatible_ms` ms, with the
-# second :recorded:`version_compatible_ms`, with neither :recorded:`neither_ms`. In
-# TensorRT-RTX the first changes no byte of the engine.
+# second :recorded:`version_compatible_ms`, with neither :recorded:`neither_ms`.
 #
 # A raw engine has no record, so TensorRT alone decides.
 # :doc:`ahead_of_time_without_gpu` and :doc:`cross_runtime_compilation_for_windows` try
@@ -1120,8 +1117,8 @@ code, said, errors = process(sys.executable, "application.py", "old.engine")
 print("raw engine, older TensorRT: exit status", code, *errors.splitlines()[-2:])
 
 # %%
-# The changed release stops the raw engine no more than the saved module. Its answer was
-# not checked, and an engine that an older release has built was not tried.
+# The answer of that engine is not checked, and one that an older release has built is
+# not tried.
 #
 # **The module has no graph to save.** What ``torch.compile`` returns compiles in its
 # first call, and again for other shapes. Of the two, only what
@@ -1177,7 +1174,7 @@ except ValueError as refused:
 #        sizes.
 #      - The same PyTorch and Torch-TensorRT, the same :term:`compute capability`.
 #    * - ``aot_inductor``
-#      - C++ services; graphs with parts in PyTorch. To load it failed here.
+#      - C++ services; graphs with parts in PyTorch.
 #      - PyTorch's libraries and ``libtorchtrt_runtime.so``, no Python. Linux. Where it
 #        is made: ``g++`` and a CUDA toolkit.
 #    * - Raw engine
@@ -1208,12 +1205,14 @@ except ValueError as refused:
 # - ``torch_tensorrt.save`` and ``torch.export.load`` are enough for Python: a file of
 #   :recorded:`program_mb` MB, a first answer after :recorded:`program_ready_s` s in a
 #   fresh process, a largest difference of :recorded:`program_difference`.
-# - A file costs no speed in a CUDA graph: :recorded:`loaded_speedup` times as fast as
-#   Inductor when loaded, :recorded:`compiled_speedup` when compiled.
+# - What a file costs in speed, in a CUDA graph: :recorded:`loaded_speedup` times as
+#   fast as the best of PyTorch when loaded, :recorded:`compiled_speedup` as compiled.
 # - Save with the ``Input`` that compiled the model, or the file takes one size only.
-# - A raw engine runs without PyTorch; TensorRT's library has :recorded:`raw_mb` MB. The
-#   AOTInductor package and the C++ program did not run here.
-# - The loader refuses another system, and another GPU. ``hardware_compatible=True``
-#   writes into the file that other GPUs may try; none was tried here.
+# - A raw engine runs without PyTorch, with :recorded:`raw_mb` MB of libraries. A C++
+#   program needs :recorded:`cpp_mb` MB, and has its first answer from the package after
+#   seconds: :recorded:`cpp_ready_s`.
+# - A saved module is for the system and the kind of GPU that made it.
+#   ``hardware_compatible=True`` writes into it that other GPUs may try; none is tried
+#   here.
 
 # sphinx_gallery_tags = ["deployment", "C++", "AOTInductor", "torch.export"]
