@@ -15,8 +15,10 @@ At a glance
 - A picture of ``512 x 512`` in 30 steps takes :recorded:`pytorch_30_s` s in the best of
   PyTorch alone, :recorded:`tensorrt_30_s` s in TensorRT for all parts, and
   :recorded:`eager_30_s` s in eager PyTorch without CUDA graphs.
-- With TensorRT for the decoder alone it takes :recorded:`mixed_30_s` s, which cannot be
-  told from PyTorch's time: the UNet's share of a picture is :recorded:`unet_share`.
+- In the fastest mix it takes :recorded:`mixed_30_s` s. PyTorch's best takes
+  :recorded:`mixed_gain_pytorch` times as long, from :recorded:`mixed_low_pytorch` to
+  :recorded:`mixed_high_pytorch` in the rounds (20th to 80th percentile): the UNet's
+  share of a picture is :recorded:`unet_share`.
 - After 30 steps, with random weights, the latents in float16 are off from float32 by
   :recorded:`drift_tensorrt` in TensorRT, and by :recorded:`drift_eager` in eager.
 - With ``torch.compile`` and TensorRT the first call of a small UNet stalls for
@@ -28,7 +30,7 @@ What you will learn
 
 - How to compile the three parts of a diffusion pipeline, and where each gains or loses.
 - How to find out what it is worth to have an operator in the engine.
-- What could be tried on one block of a UNet, and what it looks like when that fails.
+- How to try options on a small UNet before the whole one is built.
 - How to follow the drift of half precision through the steps, and find the layer that
   overflows.
 - How to keep the first call from stalling.
@@ -68,7 +70,6 @@ import logging
 import re
 import subprocess
 import sys
-import textwrap
 import time
 from collections import defaultdict
 from functools import partial
@@ -111,11 +112,10 @@ def random_parts():
     size |= {"num_attention_heads": heads, "num_hidden_layers": depth}
     text = CLIPTextModel(CLIPTextConfig(hidden_act="quick_gelu", **size))
     vae = diffusers.AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
+        down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=layers,
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(128, 256, 512, 512) if large else (32,) * 4,
-        layers_per_block=layers,
-    )
+    )  # fmt: skip
     size = {"block_out_channels": wide, "cross_attention_dim": WIDTH}
     with device:  # weights are drawn on the GPU, which is quicker
         unet = diffusers.UNet2DConditionModel(SIDE, layers_per_block=layers, **size)
@@ -550,7 +550,7 @@ def plot_ready(table):
 # the answer to another input.
 
 # Output varies: digits depend on the device.
-plt.rcParams["figure.constrained_layout.use"] = True
+plt.rcParams.update({"figure.constrained_layout.use": True, "figure.figsize": (7, 3.4)})
 TOLERANCE = 3e-2 if dtype == torch.float16 else 1e-3
 error = check(quick, decoder, example("vae_decoder"), latents, TOLERANCE, "decoder")
 
@@ -571,8 +571,7 @@ INPUTS, floors = {part: example(part) for part in PARTS}, {}
 for part, module in PARTS.items():
     with FlopCounterMode(display=False) as counter:
         answer = module(*INPUTS[part])
-    ends = sum(tensor.nbytes for tensor in (*INPUTS[part], answer))
-    moved = ends + weight_bytes(module)
+    moved = weight_bytes(module) + sum(x.nbytes for x in (*INPUTS[part], answer))
     arithmetic = counter.get_total_flops() / tflops / 1e9
     floors[part] = {"arithmetic_ms": arithmetic, "memory_ms": moved / gigabytes / 1e6}
 limits = {part: max(floor.values()) for part, floor in floors.items()}
@@ -587,8 +586,9 @@ pd.DataFrame(floors).T.round(3)
 # ``torch.compile``, gets it too.
 #
 # Inductor's ``max-autotune`` is left out on this page: it tries many kernels for each
-# convolution, and that takes long. So "PyTorch's best" means the best of what stands in
-# the tables, not the best that there is.
+# convolution, and that takes long. (Once before on an H100, outside of this page, the
+# decoder took ``7.5 ms`` with it, after ``153 s`` of compiling.) So "PyTorch's best"
+# means the best of what stands in the tables, not the best that there is.
 
 
 def ahead(module, inputs, **more):
@@ -636,14 +636,17 @@ class Replayed:
 # And each way is measured and checked on fresh inputs. One that fails, or gives a wrong
 # answer, says so and gets no row.
 
-rows, built, replays, kernels = [], {}, {}, {}
+NAMES = {"text_encoder": "SD 1.5 text encoder", "unet": "SD 1.5 UNet"}
+NAMES |= {"vae_decoder": "SD 1.5 VAE decoder", "outer": "SD 1.5 UNet, outer level"}
+NAMES["norm_apart"] = "SD 1.5 VAE decoder, group norm apart"
+rows, tables, built, replays, kernels = [], {}, {}, {}, {}
 ms = defaultdict(lambda: float("nan"))  # in a CUDA graph, by part and way
 
 
 def record(part, module, inputs, fresh, ways):
     """The table of a part; keeps what was built, its CUDA graph and its kernels."""
     shape = "x".join(map(str, inputs[0].shape))
-    about = {"model": part, "shape": shape, "tolerance": TOLERANCE}
+    about = {"model": NAMES[part], "shape": shape, "tolerance": TOLERANCE}
     for way, build in ways.items():
         key = part, way
 
@@ -654,13 +657,13 @@ def record(part, module, inputs, fresh, ways):
         try:
             made = compare({way: keep}, module, inputs, fresh, **about)
         except (AssertionError, RuntimeError) as error:
-            print(f"{key}: no row:", textwrap.shorten(str(error), 300))
+            print(f"{NAMES[part]}, {way}: no row:", " ".join(str(error).split())[:300])
             continue
         rows.extend(made)
         ms[key] = made[1]["latency_ms"]
         replays[key] = Replayed(built[key], inputs)
         kernels[key] = profiled(replays[key].replay)[0]
-    mine = [row for row in rows if row["model"] == part]
+    mine = [row for row in rows if row["model"] == NAMES[part]]
     table = results(mine) if mine else pd.DataFrame()
     return table.assign(**floors.get(part, {})).round(3)
 
@@ -677,7 +680,6 @@ def record(part, module, inputs, fresh, ways):
 
 # Needs a GPU: it measures.
 # Output varies: it is measured.
-tables = {}
 for part in ("text_encoder", "vae_decoder"):
     module, inputs, fresh = PARTS[part], INPUTS[part], example(part)
     tables[part] = record(part, module, inputs, fresh, ways(module, inputs))
@@ -765,64 +767,75 @@ note("launches_norm_apart", f"{by_kind('norm_apart').launches.sum():.0f}")
 # fuses nothing across the border of an engine. It does not explain the lead over
 # Inductor, whose rest is far shorter than eager's.
 #
-# The UNet: one block first
-# -------------------------
+# The UNet: a small one first
+# ---------------------------
 #
-# Each experiment on the whole UNet costs a build of the whole. So they are to be made
-# on its first block: two convolution blocks and two transformers at the full
-# ``64 x 64``, where a row of attention has 4096 positions.
+# Each experiment on the whole UNet costs a build of the whole. So they are made on a
+# small one: the outermost level alone, at the full ``64 x 64``, where a row of
+# attention has 4096 positions. Classes and sizes are those of the whole, weights are
+# random. (The first block alone, as a module of its own, was tried before on an H100,
+# and no engine of it started: ``Compatible cubin or ptx module for device target '90'
+# not found``. Why was not found out.)
 #
 # - *Attention in PyTorch*: ``torch_executed_ops`` leaves that operator there.
 # - *Sums in float32*: ``use_fp32_acc=True`` has products of float16 summed in float32.
-# - *channels_last*: weights and inputs in that format.
+# - *channels_last*: weights and latents in that format.
 # - *Batch 1*: the two rows of guidance as two calls.
 
 
 ATTENTION = "torch.ops.aten.scaled_dot_product_attention.default"
 TRIES = {  # how the inputs are, and options
     "plain": ({}, {}),
-    "attention": ({}, {"torch_executed_ops": {ATTENTION}}),
-    "float32_sums": ({}, {"use_fp32_acc": True}),
     "channels_last": ({"memory_format": torch.channels_last}, {}),
     "batch_1": ({"batch": 1}, {}),
+    "attention": ({}, {"torch_executed_ops": {ATTENTION}}),
+    "float32_sums": ({}, {"use_fp32_acc": True}),
 }
-block = Part(unet.down_blocks[0], lambda model, *inputs: model(*inputs)[0])
 
 
-def block_inputs(batch=2, memory_format=torch.contiguous_format):
-    channels = unet.config.block_out_channels[0]
-    sizes = (channels, SIDE, SIDE), (4 * channels,), (77, WIDTH)
-    made = [torch.randn(batch, *size, device=device, dtype=dtype) for size in sizes]
-    return made[0].to(memory_format=memory_format), *made[1:]
+def unet_inputs(batch=2, memory_format=torch.contiguous_format):
+    """Random inputs of a UNet, with so many rows."""
+    noise, step, prompt = example("unet")
+    return noise[:batch].to(memory_format=memory_format), step, prompt[:batch]
 
+
+outer = {"block_out_channels": unet.config.block_out_channels[:1]}
+outer |= {"down_block_types": ["CrossAttnDownBlock2D"], "mid_block_type": None}
+outer |= {"up_block_types": ["CrossAttnUpBlock2D"]}
+outer = diffusers.UNet2DConditionModel.from_config(unet.config, **outer)
+outer = Part(outer.eval().to(device, dtype), PARTS["unet"].how)
+outer.model.conv_out.weight /= outer(*unet_inputs()).std()
 
 # %%
-# The block in each variant, and its speed over that of TensorRT as it comes (above 1:
-# faster). In this recording all of them failed:
+# The small UNet in each variant, its speed over that of TensorRT as it comes (above 1:
+# faster), and the GPU's time by kind of kernel. Inductor stands beside them. The time
+# of *batch 1* counts twice in its speed, for two calls, and once in the table.
 
 # Needs a GPU: it measures.
 # Output varies: it is measured.
-gains = {}
+part, gains = "outer", {}
 for name, (given, options) in TRIES.items():
-    module = last(block) if name == "channels_last" else block
-    inputs, fresh = block_inputs(**given), block_inputs(**given)
+    module = last(outer) if name == "channels_last" else outer
+    inputs, fresh = unet_inputs(**given), unet_inputs(**given)
     build = partial(ahead, module, inputs, **options)
-    record("block", module, inputs, fresh, {f"TensorRT, {name}": build})
-    both_rows_ms = ms["block", f"TensorRT, {name}"] * (2 if name == "batch_1" else 1)
-    gains[name] = ms["block", "TensorRT, plain"] / both_rows_ms
+    record(part, module, inputs, fresh, {f"TensorRT, {name}": build})
+    both_rows_ms = ms[part, f"TensorRT, {name}"] * (2 if name == "batch_1" else 1)
+    gains[name] = ms[part, "TensorRT, plain"] / both_rows_ms
     note(f"gain_{name}", f"{gains[name]:.2f}")
-best = max(("attention", "float32_sums"), key=gains.get)
-tuned = best if gains[best] > 1.03 else "plain"  # less may be noise
+record(part, module, inputs, fresh, {"Inductor": ways(module, inputs)["Inductor"]})
+note("gain_Inductor", f"{ms[part, 'TensorRT, plain'] / ms[part, 'Inductor']:.2f}")
+gained = [name for name in ("attention", "float32_sums") if gains[name] >= 1.03]
+tuned = max(gained, key=gains.get, default="plain")
 note("tuned_unet", tuned)
-by_kind("block")
+by_kind(part)
 
 # %%
-# No engine of the block could be started, not even the plain one, so no gain is known
-# and the table is empty. The message tells of kernels that are missing for target 90,
-# compute capability 9.0: that is the H100, which TensorRT-RTX does not list. But the
-# engine of the whole UNet runs on it, below. Why the block's does not was not found
-# out. An option is taken for the whole UNet only if it gains here. So it is built as it
-# comes (:recorded:`tuned_unet`), and that says nothing about the options.
+# Attention in PyTorch has :recorded:`gain_attention` times the speed of TensorRT as it
+# comes, sums in float32 :recorded:`gain_float32_sums`, ``channels_last``
+# :recorded:`gain_channels_last`, two calls of one row :recorded:`gain_batch_1`, and
+# Inductor :recorded:`gain_Inductor`. (``nan``: it gave no row.) A gain counts from
+# ``3 %`` on; less may be noise. Of the two options the one that gains most is taken for
+# the whole UNet, if one does: here it is built with :recorded:`tuned_unet`.
 #
 # The whole UNet
 # --------------
@@ -835,7 +848,6 @@ tables[part] = record(part, module, inputs, fresh, candidates)
 if (part, "TensorRT") not in ms:  # refused: as it comes, then
     plain = {"TensorRT": partial(ahead, module, inputs)}
     tables[part] = record(part, module, inputs, fresh, plain)
-note("unet_engines", profiled(partial(built[part, "TensorRT"], *inputs))[1])
 kinds = by_kind(part)
 for kind in ("attention", "convolutions"):
     for way in ("Inductor", "TensorRT"):
@@ -858,7 +870,7 @@ for part in PARTS:
     note(f"fastest_{part}", fastest[part])
     note(f"speed_{part}", f"{mine[alone[part]] / mine['TensorRT']:.2f}")
     for name, way in {"tensorrt": "TensorRT", "pytorch": alone[part]}.items():
-        row = table[(table.model == part) & (table.backend == way)]
+        row = table[(table.model == NAMES[part]) & (table.backend == way)]
         note(f"ready_{part}_{name}", f"{(row.compile_s + row.first_call_s).sum():.0f}")
         note(f"reached_{part}_{name}", f"{limits[part] / mine[way]:.0%}")
 table
@@ -884,9 +896,8 @@ table
 #   :recorded:`reached_text_encoder_pytorch`.
 reached = {"best of PyTorch alone": alone, "TensorRT": tensorrt}
 for name, way in reached.items():
-    reached[name] = {part: limits[part] / ms[part, way[part]] for part in PARTS}
-axis = pd.DataFrame(reached).plot.bar(figsize=(7, 3.4), rot=0, ylim=(0, 1))
-axis.set_ylabel("fraction of the limit")
+    reached[name] = {NAMES[part]: limits[part] / ms[part, way[part]] for part in PARTS}
+pd.DataFrame(reached).plot.bar(rot=0, ylim=(0, 1), ylabel="fraction of the limit")
 plt.show()
 
 # %%
@@ -900,7 +911,7 @@ plt.show()
 #   later, :recorded:`ready_unet_pytorch` s against :recorded:`ready_unet_tensorrt` s.
 #   What is ready at once stands at 0.1 s; the text encoder's two points of eager are
 #   one.
-plot_ready(table.assign(shape=table.model))
+plot_ready(table.assign(shape=table.model.str.removeprefix("SD 1.5 ")))
 
 # %%
 # A whole picture
@@ -938,37 +949,39 @@ history = draw(PARTS, start, STEPS)[1]
 
 # %%
 # The mixes: eager as it comes, without CUDA graphs; and, in CUDA graphs, for each part
-# the best of PyTorch alone; TensorRT for all; and for each part what is fastest.
+# the best of PyTorch alone; TensorRT for all; and for each part what is fastest. They
+# are timed in turns: in each round every mix draws once, in an order that is shuffled
+# anew, so that a drift of the clocks hits all alike. The table has the ratio to the
+# fastest mix within a round, its percentiles over the rounds, and the median seconds.
 
 # Needs a GPU: it measures.
 # Output varies: it is measured.
-
-
 mixes = {"eager": PARTS}
 for name, choice in {"pytorch": alone, "tensorrt": tensorrt, "mixed": fastest}.items():
     mixes[name] = {part: replays[part, choice[part]] for part in PARTS}
-took = pd.DataFrame(index=[*mixes], columns=[20, 30, 50], dtype=float)
-for name, parts in mixes.items():
-    for steps in took.columns:
-        tries = [seconds(partial(draw, parts, start, steps)) for _ in range(2)]
-        took.loc[name, steps] = min(tries)
-    note(f"{name}_30_s", f"{took[30][name]:.2f}")
+took = pd.DataFrame(index=range(11), columns=[*mixes], dtype=float)
+for turn in took.index:
+    for name in took.sample(frac=1, axis="columns"):
+        took.loc[turn, name] = seconds(partial(draw, mixes[name], start, STEPS))
+ratios = took.div(took.mixed, axis="index").quantile([0.2, 0.5, 0.8])
 for name in mixes:
-    note(f"mixed_gain_{name}", f"{took[30][name] / took[30]['mixed']:.2f}")
+    note(f"{name}_30_s", f"{took[name].median():.2f}")
+    for told, ratio in zip(("low", "gain", "high"), ratios[name]):
+        note(f"mixed_{told}_{name}", f"{ratio:.2f}")
 unet_s = STEPS * ms["unet", fastest["unet"]] / 1e3
-note("unet_share", f"{unet_s / took[30]['mixed']:.0%}")
-took.add_suffix(" steps").round(3)
+note("unet_share", f"{unet_s / took.mixed.median():.0%}")
+ratios.T.assign(seconds=took.median()).round(3)
 
 # %%
-# Seconds a picture, the quicker of two. At 30 steps the fastest mix takes
-# :recorded:`mixed_30_s` s. TensorRT for all takes :recorded:`mixed_gain_tensorrt` times
-# as long, the best of PyTorch alone :recorded:`mixed_gain_pytorch` times. The last is
-# no gain that can be told from noise: the two mixes differ in nothing but the decoder,
-# which runs once, yet at 50 steps they are further apart than a decoder's call is long.
-# The UNet's share of the picture is :recorded:`unet_share`; a faster decoder can save
-# no more than what is left. Eager takes :recorded:`mixed_gain_eager` times as long as
-# the fastest mix, but not for want of a compiler alone: a CUDA graph takes away most of
-# its time in the UNet.
+# At 30 steps the fastest mix takes :recorded:`mixed_30_s` s. TensorRT for all takes
+# :recorded:`mixed_gain_tensorrt` times as long (:recorded:`mixed_low_tensorrt` to
+# :recorded:`mixed_high_tensorrt`, 20th to 80th percentile of the rounds), the best of
+# PyTorch alone :recorded:`mixed_gain_pytorch` times (:recorded:`mixed_low_pytorch` to
+# :recorded:`mixed_high_pytorch`). Where 1 lies within such a range, a gain cannot be
+# told from noise. The UNet's share of the picture is :recorded:`unet_share`; a faster
+# decoder can save no more than what is left. Eager takes :recorded:`mixed_gain_eager`
+# times as long as the fastest mix, but not for want of a compiler alone: a CUDA graph
+# takes away most of its time in the UNet.
 #
 # How far half precision drifts
 # -----------------------------
@@ -981,8 +994,7 @@ took.add_suffix(" steps").round(3)
 # Output varies: digits depend on the device.
 exact = {part: copy.deepcopy(module).float() for part, module in PARTS.items()}
 truth = draw(exact, start, STEPS)[1]
-another = draw(exact, other_start, STEPS)[1]
-control = relative_error(another[-1], truth[-1])
+control = relative_error(draw(exact, other_start, STEPS)[1][-1], truth[-1])
 note("another_start", f"{control:.2f}")
 
 # %%
@@ -994,7 +1006,7 @@ brain = {part: copy.deepcopy(module).bfloat16() for part, module in PARTS.items(
 in_turn = mixes | {"bfloat16": brain}
 histories = {name: draw(parts, start, STEPS)[1] for name, parts in in_turn.items()}
 half = histories["eager"]
-lost = pd.DataFrame(index=range(1, STEPS + 1))
+lost = pd.DataFrame(index=pd.RangeIndex(1, STEPS + 1, name="step"))
 for name, mine in histories.items():
     lost[name] = [relative_error(*pair) for pair in zip(mine, truth)]
     note(f"drift_{name}", f"{lost[name][STEPS]:.1e}")
@@ -1011,8 +1023,7 @@ assert lost.mixed[STEPS] < max(control / 2, 2 * lost.eager[STEPS]), "too far"
 #   and :recorded:`drift_bfloat16` in eager bfloat16. Most of it is there after three
 #   steps. PyTorch's best is hidden by the fastest mix.
 shown = {"pytorch": "PyTorch's best", "tensorrt": "TensorRT", "mixed": "fastest mix"}
-axis = lost.rename(columns=shown).plot(figsize=(7, 3.4), logy=True)
-axis.set(xlabel="step", ylabel="relative error")
+lost.rename(columns=shown).plot(logy=True, ylabel="relative error")
 plt.show()
 
 # %%
@@ -1210,7 +1221,7 @@ def ahead_both():
 
 # Needs a GPU: it measures.
 # Output varies: it is measured.
-calls = pd.DataFrame(index=range(1, 11))
+calls = pd.DataFrame(index=pd.RangeIndex(1, 11, name="call"))
 for name, build in {"easy": partial(easy, digit_eager), "ahead": ahead_both}.items():
     empty_caches()
     run = build()
@@ -1221,15 +1232,14 @@ for name, build in {"easy": partial(easy, digit_eager), "ahead": ahead_both}.ite
 calls.round(4)
 
 # %%
-# The same as a figure:
+# The same as a figure; from the sixth call on there are eight pictures:
 
 # Needs a GPU: it shows what was measured.
 # Output varies: it is measured.
 # Figure: With torch.compile the calls 1 and 6 stall, :recorded:`call_1_easy_s` and
 #   :recorded:`call_6_easy_s` s; ahead of time no call does.
 shown = calls.rename(columns={"easy": "torch.compile", "ahead": "ahead of time"})
-axis = shown.plot(style=["o", "s"], figsize=(7, 3.2), logy=True, xticks=calls.index)
-axis.set(xlabel="call, from the sixth on with eight pictures", ylabel="seconds")
+shown.plot(style=["o", "s"], logy=True, xticks=calls.index, ylabel="seconds")
 plt.show()
 
 # %%
@@ -1382,11 +1392,11 @@ note("file_mb", round((folder / "decoder.ep").stat().st_size / 1e6))
 #   :recorded:`speed_unet`. With the decoder's group norm left in PyTorch it takes
 #   :recorded:`norm_apart` times as long.
 # - The part that takes the time decides. The UNet's share of a picture is
-#   :recorded:`unet_share`, so TensorRT for all takes :recorded:`mixed_gain_tensorrt`
-#   times as long as the fastest mix, and TensorRT for the decoder alone gains nothing
-#   that can be told from noise.
-# - Try options on one block first, and read the messages: here no engine of the block
-#   started, on a GPU that TensorRT-RTX does not list, while the whole UNet's did.
+#   :recorded:`unet_share`. TensorRT for all takes :recorded:`mixed_gain_tensorrt` times
+#   as long as the fastest mix, PyTorch's best :recorded:`mixed_gain_pytorch` times.
+# - Try options on a small UNet first. Here attention in PyTorch has
+#   :recorded:`gain_attention` times the speed of TensorRT as it comes, sums in float32
+#   :recorded:`gain_float32_sums`, Inductor :recorded:`gain_Inductor`.
 # - Compare drift with float32 and with eager in the same type. Here most of it is
 #   TensorRT's own: :recorded:`drift_tensorrt` in TensorRT, :recorded:`drift_eager` in
 #   eager, :recorded:`drift_bfloat16` in eager bfloat16.
