@@ -32,6 +32,7 @@ CUDA_GRAPH = ", CUDA graph"
 # Rows that show how a comparison misleads are no results: tutorial, and shapes in it.
 ABOUT_THE_METHOD = {
     "how_we_measure": ".*",
+    "multi_gpu_example": "64x128",
     "torch_compile_transformers_example": ".* all-true mask",
 }
 # A table that has this many of the columns means to be a benchmark.

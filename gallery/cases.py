@@ -13,6 +13,9 @@ BOUNDS = [LAUNCHES, BANDWIDTH, COMPUTE]
 # Ways in fewer bits than the model has: beside PyTorch in the model's own precision
 # they would compare precisions, not compilers.
 QUANTIZED = "FP8|INT8|FP4"
+# So would this: TensorRT multiplies float32 in TF32, PyTorch by default does not. Rows
+# in which both do are called TF32. See mixed_precision_example.
+UNEQUAL = "float32"
 # A row without a CUDA graph moves by up to 1.42 times from one recording to the next.
 WAITS = 1.5
 
@@ -30,8 +33,8 @@ def cases(rows: pd.DataFrame) -> pd.DataFrame:
     The fastest first: ``speedup`` of TensorRT's fastest row, its ``least`` and ``most``
     within the 20th and 80th percentiles of both, the two latencies in ms, the names of
     the two, seconds until each of them is ready, and ``bound``: one of `BOUNDS`, or ""
-    where no row tells. Rows that are `QUANTIZED` take no part. Empty without rows of
-    both TensorRT and Inductor.
+    where no row tells. Rows that are `QUANTIZED`, or of the precision `UNEQUAL`, take
+    no part. Empty without rows of both TensorRT and Inductor.
     """
     if rows.empty:
         return rows
@@ -80,7 +83,7 @@ def distinct(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _best_tensorrt(rows: pd.DataFrame) -> pd.DataFrame:
     """For each model, precision and shape the fastest row of TensorRT."""
-    rows = rows[~rows.backend.str.contains(QUANTIZED)]
+    rows = rows[~rows.backend.str.contains(QUANTIZED) & (rows.precision != UNEQUAL)]
     rows = rows[rows.backend.str.startswith("TensorRT") & rows.speedup.notna()]
     best = rows.groupby(["tutorial", *GROUP], sort=False).speedup.idxmax()
     return rows.loc[best].sort_values("speedup", ascending=False)

@@ -146,6 +146,13 @@ def test_a_quantized_engine_is_not_set_beside_pytorch_in_float16(tmp_path):
     assert (case.speedup, case.tensorrt) == (0.8, "TensorRT, converter")
 
 
+def test_float32_is_no_case_because_only_tensorrt_multiplies_in_tf32(tmp_path):
+    exact = ROWS.assign(precision="float32")
+    rows = pd.concat([exact, ROWS.assign(precision="TF32")], ignore_index=True)
+    found = cases(all_rows([made(tmp_path, CELL, [table(rows)], [])]))
+    assert list(found.precision) == ["TF32"]
+
+
 def test_a_case_that_two_tutorials_measured_is_one_in_the_results(tmp_path):
     tutorial = made(tmp_path, CELL, [table(ROWS)], [])
     rows = all_rows([tutorial])
