@@ -8,19 +8,21 @@ alone, and find out what a C++ program needs.
 At a glance
 -----------
 
-- One line saves, one line loads. The engine was built in :recorded:`build_s` s. A
-  fresh process loads the file of :recorded:`program_mb` MB in
-  :recorded:`program_load_s` s, and has its first answer :recorded:`program_ready_s` s
-  after its first line, imports included.
-- The largest difference that the file makes to a score is
-  :recorded:`program_difference`. In a CUDA graph the loaded model is
-  :recorded:`loaded_speedup` times as fast as the best of PyTorch.
-- A raw engine runs without PyTorch, and needs :recorded:`raw_mb` MB of libraries. A C++
-  program with PyTorch's libraries needs :recorded:`cpp_mb` MB, Python
-  :recorded:`python_mb` MB.
-- Seconds until that C++ program has its first answer: :recorded:`cpp_ready_s`.
-- Not portable as it is: a saved module remembers the GPU, the system and the release
-  that made it. What the loader answers to other ones is shown.
+- A loaded file answers as the module that was saved: the largest difference of a score
+  is :recorded:`program_difference`, in three ways to save. In a CUDA graph the loaded
+  model is :recorded:`loaded_speedup` times as fast as the best of PyTorch, the module
+  before it was saved :recorded:`compiled_speedup` times. Without a CUDA graph it loses
+  to Inductor in one.
+- A fresh Python process had its first answer after :recorded:`program_ready_s` s. Most
+  go into imports, the rest into the first call. The load itself is short: in another
+  start, the file of :recorded:`program_mb` MB took :recorded:`program_load_s` s.
+- The AOTInductor package is for C++ here. A C++ program runs it without Python, and its
+  answer is right. In Python the load ends in a segmentation fault.
+- A raw engine needs :recorded:`raw_mb` MB of libraries and no PyTorch, the C++ program
+  :recorded:`cpp_mb` MB, Python :recorded:`python_mb` MB.
+- A record that names another system or GPU is refused. Another version of the record's
+  layout, and other bytes for TensorRT's release, are accepted.
+  On TensorRT-RTX ``hardware_compatible=True`` changes the record and not the engine.
 
 What you will learn
 -------------------
@@ -28,7 +30,7 @@ What you will learn
 - Which formats ``torch_tensorrt.save`` knows in 2.14, and which one is for whom.
 - How to save a model that takes a range of batch sizes.
 - How to run the engine without PyTorch, and how a C++ program calls the model.
-- How to find the libraries to ship, and what a refused file says.
+- How to find the libraries to ship, and with which message a file is refused.
 
 Prerequisites
 -------------
@@ -210,8 +212,10 @@ print(names(answer))
 
 # %%
 # From its first line to its first answer the process took :recorded:`program_ready_s`
-# s, where the engine was built in :recorded:`build_s` s. The largest difference between
-# its scores and those of the module that was saved is :recorded:`program_difference`.
+# s. The engine was built in :recorded:`build_s` s, but those hold neither the imports
+# nor the first call; *Every format there is* tells the steps apart. The largest
+# difference between the process's scores and those of the module that was saved is
+# :recorded:`program_difference`.
 #
 # What is in the file
 # -------------------
@@ -247,10 +251,10 @@ print(f"entry_over_engine = {len(data) / len(engine):.2f}")
 
 # %%
 # The engine stands in the file as base64 text, which makes the entry
-# :recorded:`entry_over_engine` times as large as the engine. The other fields are what
-# a loader checks or needs: the version of the record's layout (its *ABI*), the device
-# as index, compute capability, kind and name, the names of inputs and outputs, whether
-# other GPUs are allowed, and the system.
+# :recorded:`entry_over_engine` times as large as the engine. Other fields tell a loader
+# about it: the version of the record's layout (its *ABI*), the device as index, compute
+# capability, kind and name, the names of inputs and outputs, whether other GPUs are
+# allowed, and the system. Which of them it compares is tried in *When it goes wrong*.
 
 # Output varies: it names the device.
 WANTED = {"ABI": 0, "device": 2, "inputs": 4, "outputs": 5, "any GPU": 6, "system": 8}
@@ -675,15 +679,24 @@ pd.DataFrame(loads).T.round(3)
 
 
 # %%
-# ``untraced`` is ``retrace=False``. Of the seconds until the first answer, most are
-# ``begin_s``, and ``load_s`` is the least. ``first_call_s`` holds the kernels that
-# TensorRT-RTX makes; their part in it was not measured. By the source of 2.14 a loaded
-# module has no runtime cache, so each process makes them anew. A raw engine can have
-# one (:doc:`ahead_of_time_without_gpu`).
+# ``untraced`` is ``retrace=False``. The three that loaded give the very scores of the
+# module that was saved, and differ little in size and seconds, which were taken once.
+# Of the seconds until the first answer, most are ``begin_s``, and ``load_s`` is the
+# least. ``first_call_s`` holds the kernels that TensorRT-RTX makes; their part in it
+# was not measured. By the source of 2.14 a loaded module has no runtime cache, so each
+# process makes them anew. A raw engine can have one
+# (:doc:`ahead_of_time_without_gpu`).
 #
-# What has no row says above the table why, and after which step its process ended.
-# `Issue 3879 <https://github.com/pytorch/TensorRT/issues/3879>`_ reports a package
-# whose process crashes.
+# The package was written, but the process that loads it in Python dies: exit status
+# -11 is signal 11, an access to memory that is not the process's own. ``_load_aoti`` is
+# PyTorch's function that opens packages. No ``except`` catches this end, so try a
+# package in a process of its own. *From C++* runs the same file, so the file is not
+# broken; why Python's load crashes is not shown here. In :doc:`custom_kernel_plugins` a
+# package ends its process by the same signal. `Issue 3879
+# <https://github.com/pytorch/TensorRT/issues/3879>`_ reports a crash during inference.
+# This one comes before, in the load, and need not be the same.
+#
+# The message about ``executorch`` says what to install.
 #
 # A range of batch sizes
 # ----------------------
@@ -704,9 +717,13 @@ except Exception as refused:
     print(told(refused))
 
 # %%
+# The loaded program answers for batch ``5``, and refuses ``9`` before the engine runs:
+# the message names the bound that was broken, and not the size that came.
+#
 # With a tensor as the example, the file accepts the tensor's own size and no other,
-# although the engine inside could do more. If inputs share a dimension, pass
-# ``dynamic_shapes`` with one ``torch.export.Dim`` for all of them.
+# although the engine inside could do more. The message then has ``==`` in place of
+# ``<=``: whoever meets it saves again, with the ``Input``. If inputs share a dimension,
+# pass ``dynamic_shapes`` with one ``torch.export.Dim`` for all of them.
 
 # Needs a GPU: saving traces the engine, which runs.
 try:
@@ -725,7 +742,8 @@ except Exception as refused:
 # -----------------------
 # The module that was compiled here and the one that was loaded, beside the best that
 # PyTorch does alone. ``compile_s`` of the compiled one is the build from the start of
-# this page, that of the loaded one is the time to load.
+# this page, that of the loaded one is the time to load. The compiled module has made
+# its kernels in its first call, far above, so its ``first_call_s`` lacks them.
 
 # Needs a GPU: it measures.
 # Output varies: it prints timings.
@@ -749,15 +767,29 @@ print(f"compiled_speedup = {by_backend.speedup['TensorRT, compiled, CUDA graph']
 table.round(4)
 
 # %%
+# No: in a CUDA graph the loaded module is as fast as the one that was saved. Without
+# one, the loaded one's median is higher, but the spreads (``latency_p20`` to
+# ``latency_p80``) overlap.
+#
+# The CUDA graph matters more than the file. Without it every way takes several times as
+# long, and either TensorRT row is slower than Inductor in a graph. A loaded module
+# comes without one: capture it (:doc:`torch_export_cudagraphs`).
+#
+# The best of PyTorch is Inductor as it comes. With max-autotune it took far more
+# seconds, and was slower in a graph; why is not shown. TensorRT's ``error`` is the
+# larger one, several times Inductor's. It is the distance from eager in the same
+# float16, so it does not tell who is nearer to the exact answer. Loading adds nothing.
+#
 # The loaded module's memory is ``NaN``: the ruler finds no engine in it.
 #
-# Seconds until ready against latency, in CUDA graphs. The seconds were taken once.
+# Seconds until ready against latency, in CUDA graphs. The seconds were taken once, and
+# those of the compiled module are too few: they are the build without its first call.
 
 # Needs a GPU: it draws what was measured.
 # Output varies: it draws timings.
 # Figure: In a CUDA graph the loaded module is :recorded:`loaded_speedup` times as fast
 #   as the best of PyTorch, the module compiled here :recorded:`compiled_speedup` times.
-#   To load takes a fraction of the seconds of a build.
+#   The loaded one is ready sooner, although only its seconds hold the first call.
 plot_ready(table)
 
 # %%
@@ -798,7 +830,8 @@ int main(int count, char** words) try {  // package, library of the runtime
 """
 # %%
 # Headers and libraries come with PyTorch's wheel. ``--no-as-needed`` keeps
-# ``libtorch_cuda.so``, which no line of the program names: it registers itself.
+# ``libtorch_cuda.so``, which no line of the program names: it registers itself. The
+# compiler takes :recorded:`cpp_build_s` s for these few lines.
 
 # Output varies: whether there is a compiler; seconds.
 site = Path(torch.__file__).parents[1]
@@ -821,8 +854,9 @@ if built:
 # ------------
 # ``ldd`` lists every library that a program needs, and that those need in turn. We ask
 # it for the program with the runtime's library, and for TensorRT's library alone, which
-# is all that a raw engine needs. What lies outside of Python's packages is left out,
-# and what is not found is printed.
+# is all of TensorRT that a raw engine needs. What lies outside of Python's packages is
+# left out, and what is not found is printed. ``ldd`` does not see what a library opens
+# by name while it runs, so its list is a beginning and not a proof.
 
 # Output varies: whether there is a compiler.
 shared = [site / "torch/lib", site / "torch_tensorrt/lib"]
@@ -854,11 +888,15 @@ print(f"raw_mb = {raw.sum():.0f}")
 libraries.rename(lambda file: file.name).head(10).round(0)
 
 # %%
-# In Python all of the packages come along, whatever the model uses of them.
+# The C++ program needs :recorded:`cpp_libraries` libraries; the table has the ten
+# largest. TensorRT's is one of them, with :recorded:`raw_mb` MB. Nearly all of the rest
+# is PyTorch and what PyTorch is linked with, whatever the model uses of it.
+#
+# In Python all of the packages come along. Python itself and NumPy are not counted.
 
 # Output varies: what is installed.
 # Figure: A raw engine needs :recorded:`raw_mb` MB, a C++ program with PyTorch's
-#   libraries :recorded:`cpp_mb` MB, Python :recorded:`python_mb` MB.
+#   libraries :recorded:`cpp_mb` MB, Python's packages :recorded:`python_mb` MB.
 packages = ("torch", "torch_tensorrt", "triton", "nvidia", "tensorrt*")
 folders = [found for pattern in packages for found in site.glob(pattern)]
 walks = [os.walk(found, followlinks=True) for found in folders]
@@ -911,7 +949,17 @@ print("Without the runtime's library: exit status", code, *errors.splitlines()[:
 
 
 # %%
-# Seconds from the package to the first answer in C++: :recorded:`cpp_ready_s`.
+# With these libraries alone the program runs to its end, and its answer is right. The
+# warning is about the machine of the recording, which has several GPUs.
+#
+# From the package to the first answer it takes :recorded:`cpp_ready_s` s. That span is
+# ``load_s`` and ``first_call_s`` of the table above, and no shorter than there. It
+# holds neither the program's start nor that of CUDA, which ``begin_s`` holds in Python:
+# what C++ can save is the imports, and that was not timed.
+#
+# Without the runtime's library the program ends in an exception that it can catch. The
+# message has a pair of braces that nobody filled. The type that is missing stands at
+# its end.
 #
 # Without PyTorch
 # ---------------
@@ -990,11 +1038,17 @@ if code == 0:
     check(lambda _: scores, model, (images,), (swapped,), tolerance, "raw engine")
 
 # %%
+# The engine runs under the names that we gave, and its answer is as near to eager
+# PyTorch's as the loaded files' answers. This program brings Python and the bindings
+# along. A C++ program with TensorRT's library alone was not built here: its
+# :recorded:`raw_mb` MB are what ``ldd`` tells.
+#
 # When it goes wrong
 # ------------------
 # **"Unknown type name ... tensorrt.Engine"**: the file is read before anything has told
 # PyTorch what an engine is. We load each file that loaded above in a process that does
-# not import Torch-TensorRT. The exported program's pickle imports it by itself in 2.14.
+# not import Torch-TensorRT. The exported programs load all the same: their pickle
+# imports it by itself in 2.14. TorchScript does not.
 
 
 # Needs a GPU: it loads engines.
@@ -1014,6 +1068,13 @@ with ThreadPoolExecutor() as pool:
 # %%
 # The cure for the script is ``import torch_tensorrt`` before the load: with it, it
 # loaded above.
+#
+# **"Couldn't resolve type '{}', did you forget to add its build dependency?"** is the
+# same in C++, seen above: ``dlopen`` ``libtorchtrt_runtime.so`` before the package.
+#
+# **"Segmentation fault"**, exit status -11, when Python loads an AOTInductor package:
+# see *Every format there is*. Load the package from C++, and save an exported program
+# for Python.
 #
 # **Another GPU, system or release.** The record in the file says where it comes from.
 # We write records that say something else, and ask Torch-TensorRT on this machine to
@@ -1081,6 +1142,15 @@ for name, (code, said, errors) in zip(RECORDS, ends):
     print(*logged[:1])
 
 # %%
+# Two are refused. "This engine was not built to run on the loaded TensorRT runtime
+# platform" names both systems. "No compatible device was found for instantiating
+# TensorRT engine" names neither GPU: read field ``device`` of the record.
+#
+# The others are accepted, and that is a warning. Torch-TensorRT's library has messages
+# about another ABI, but none came. The release in the engine's bytes was not missed
+# either; whether TensorRT reads those bytes at all, we do not know. So do not rely on a
+# refusal: keep the releases beside the file, and compare them yourself.
+#
 # Apart from the bytes of the release the engine is this machine's own each time: this
 # shows what the loader compares, not what would run.
 #
@@ -1104,7 +1174,13 @@ print(f"neither_ms = {latency(captured(lambda: compiled(images)))[0]:.3f}")
 
 # %%
 # With the first option a call takes :recorded:`hardware_compatible_ms` ms, with the
-# second :recorded:`version_compatible_ms`, with neither :recorded:`neither_ms`.
+# second :recorded:`version_compatible_ms`, with neither :recorded:`neither_ms`: the
+# difference is too small to count.
+#
+# With ``hardware_compatible`` the engine is the same, byte for byte. On TensorRT-RTX
+# the option thus takes away the loader's refusal, and makes nothing that would run on
+# another GPU if the plain engine does not. With ``version_compatible`` it is another
+# engine; what that gains was not tried.
 #
 # A raw engine has no record, so TensorRT alone decides.
 # :doc:`ahead_of_time_without_gpu` and :doc:`cross_runtime_compilation_for_windows` try
@@ -1117,12 +1193,13 @@ code, said, errors = process(sys.executable, "application.py", "old.engine")
 print("raw engine, older TensorRT: exit status", code, *errors.splitlines()[-2:])
 
 # %%
-# The answer of that engine is not checked, and one that an older release has built is
-# not tried.
+# Exit status 0: TensorRT made the engine and ran it. The answer is not checked, and an
+# engine that an older release has built is not tried.
 #
 # **The module has no graph to save.** What ``torch.compile`` returns compiles in its
 # first call, and again for other shapes. Of the two, only what
-# ``torch_tensorrt.compile`` made ahead of time can be saved.
+# ``torch_tensorrt.compile`` made ahead of time can be saved. The message does not speak
+# of ``torch.compile``: it says ``nn.Module``, and what it accepts instead.
 
 try:
     lazily = torch.compile(model, backend="tensorrt")
@@ -1174,15 +1251,17 @@ except ValueError as refused:
 #        sizes.
 #      - The same PyTorch and Torch-TensorRT, the same :term:`compute capability`.
 #    * - ``aot_inductor``
-#      - C++ services; graphs with parts in PyTorch.
+#      - C++ services; graphs with parts in PyTorch. Not Python: the load crashed here.
 #      - PyTorch's libraries and ``libtorchtrt_runtime.so``, no Python. Linux. Where it
 #        is made: ``g++`` and a CUDA toolkit.
 #    * - Raw engine
 #      - Applications without PyTorch, DeepStream, Triton's TensorRT backend.
-#      - TensorRT's library of the same release. The whole model is one engine.
+#      - TensorRT's library; no release but the one that built it was tried. The whole
+#        model is one engine.
 #    * - ``torchscript``
 #      - C++ programs that load TorchScript already.
-#      - As ``aot_inductor``. PyTorch has deprecated it: begin nothing new with it.
+#      - As ``aot_inductor``, not tried in C++ here. PyTorch has deprecated it: begin
+#        nothing new with it.
 #    * - ``executorch``
 #      - Devices with ExecuTorch.
 #      - To save: ``torch_tensorrt[executorch]``. Not tried here.
@@ -1203,16 +1282,17 @@ except ValueError as refused:
 # Takeaways
 # ---------
 # - ``torch_tensorrt.save`` and ``torch.export.load`` are enough for Python: a file of
-#   :recorded:`program_mb` MB, a first answer after :recorded:`program_ready_s` s in a
-#   fresh process, a largest difference of :recorded:`program_difference`.
-# - What a file costs in speed, in a CUDA graph: :recorded:`loaded_speedup` times as
-#   fast as the best of PyTorch when loaded, :recorded:`compiled_speedup` as compiled.
+#   :recorded:`program_mb` MB, a largest difference of :recorded:`program_difference`.
+#   The first answer came after :recorded:`program_ready_s` s, for the sake of the
+#   imports and the first call. The load took :recorded:`program_load_s` s.
+# - A file costs no speed: :recorded:`loaded_speedup` times as fast as the best of
+#   PyTorch when loaded, :recorded:`compiled_speedup` as compiled. Both are in a CUDA
+#   graph, which you capture after the load.
 # - Save with the ``Input`` that compiled the model, or the file takes one size only.
-# - A raw engine runs without PyTorch, with :recorded:`raw_mb` MB of libraries. A C++
-#   program needs :recorded:`cpp_mb` MB, and has its first answer from the package after
-#   seconds: :recorded:`cpp_ready_s`.
-# - A saved module is for the system and the kind of GPU that made it.
-#   ``hardware_compatible=True`` writes into it that other GPUs may try; none is tried
-#   here.
+# - For C++ there is the AOTInductor package, with :recorded:`cpp_mb` MB of libraries;
+#   its first answer came :recorded:`cpp_ready_s` s after the load began. In Python it
+#   crashed. Without PyTorch there is the raw engine, with :recorded:`raw_mb` MB.
+# - The loader refuses another system and another GPU. It did not refuse another ABI,
+#   nor other bytes for TensorRT's release: compare releases yourself.
 
 # sphinx_gallery_tags = ["deployment", "C++", "AOTInductor", "torch.export"]

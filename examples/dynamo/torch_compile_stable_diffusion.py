@@ -8,29 +8,32 @@ and see how far the latents drift in half precision.
 At a glance
 -----------
 
-- TensorRT's VAE decoder is :recorded:`speed_vae_decoder` times as fast as PyTorch's
-  best on this page, and was ready in :recorded:`ready_vae_decoder_tensorrt` s (once).
-  Its UNet has :recorded:`speed_unet` of the speed of PyTorch's best, its text encoder
-  :recorded:`speed_text_encoder`.
-- A picture of ``512 x 512`` in 30 steps takes :recorded:`pytorch_30_s` s in the best of
-  PyTorch alone, :recorded:`tensorrt_30_s` s in TensorRT for all parts, and
-  :recorded:`eager_30_s` s in eager PyTorch without CUDA graphs.
-- In the fastest mix it takes :recorded:`mixed_30_s` s. PyTorch's best takes
-  :recorded:`mixed_gain_pytorch` times as long, from :recorded:`mixed_low_pytorch` to
-  :recorded:`mixed_high_pytorch` in the rounds (20th to 80th percentile): the UNet's
-  share of a picture is :recorded:`unet_share`.
+- A picture of ``512 x 512`` in 30 steps takes :recorded:`pytorch_30_s` s with Inductor
+  in CUDA graphs, the best of PyTorch alone. TensorRT's decoder in it gains nothing
+  that can be told from noise: without it a picture takes :recorded:`mixed_gain_pytorch`
+  times as long, :recorded:`mixed_low_pytorch` to :recorded:`mixed_high_pytorch` in the
+  rounds (20th to 80th percentile).
+- The UNet decides, with :recorded:`unet_share` of the picture. There TensorRT has
+  :recorded:`speed_unet` of Inductor's speed, and none of the options that were tried
+  helped. TensorRT for all parts takes :recorded:`tensorrt_30_s` s, eager without CUDA
+  graphs :recorded:`eager_30_s` s.
+- The VAE decoder is TensorRT's win: :recorded:`speed_vae_decoder` times the speed of
+  Inductor, and ready in :recorded:`ready_vae_decoder_tensorrt` s against
+  :recorded:`ready_vae_decoder_pytorch` s (once). The text encoder has
+  :recorded:`speed_text_encoder` of Inductor's speed.
+- Without CUDA graphs TensorRT is ahead of Inductor in all three parts, and far ahead
+  in the UNet. (Parts alone; no picture was timed in this way.)
 - After 30 steps, with random weights, the latents in float16 are off from float32 by
-  :recorded:`drift_tensorrt` in TensorRT, and by :recorded:`drift_eager` in eager.
-- With ``torch.compile`` and TensorRT the first call of a small UNet stalls for
-  :recorded:`call_1_easy_s` s, and the first of another shape for
-  :recorded:`call_6_easy_s` s.
+  :recorded:`drift_tensorrt` in TensorRT, and by :recorded:`drift_eager` in eager. A
+  small model that was trained draws digits that look the same in both.
 
 What you will learn
 -------------------
 
 - How to compile the three parts of a diffusion pipeline, and where each gains or loses.
 - How to find out what it is worth to have an operator in the engine.
-- How to try options on a small UNet before the whole one is built.
+- How to try options on a small UNet before the whole one is built, and what it looks
+  like when an engine does not start.
 - How to follow the drift of half precision through the steps, and find the layer that
   overflows.
 - How to keep the first call from stalling.
@@ -688,10 +691,10 @@ tables[part] = record(part, decoder, inputs, fresh, quicker)
 pd.concat(tables.values())[["model", "backend", "latency_ms", "speedup"]]
 
 # %%
-# On the text encoder TensorRT has :recorded:`speed_text_encoder` of the speed of
-# PyTorch's best, on the decoder :recorded:`speed_vae_decoder`. ``channels_last`` makes
-# eager's decoder slower. TensorRT's errors are larger than Inductor's; the cause is not
-# looked into.
+# PyTorch's best is Inductor in a CUDA graph, for both parts. On the text encoder
+# TensorRT has :recorded:`speed_text_encoder` of its speed, on the decoder
+# :recorded:`speed_vae_decoder`. ``channels_last`` makes eager's decoder slower.
+# TensorRT's errors are within what is allowed, but larger than Inductor's.
 #
 # What sets the ways apart on the decoder? Add up the GPU's time by kind of kernel
 # (matrix products count as convolutions), and count what each way launches.
@@ -729,17 +732,18 @@ kinds
 # :recorded:`launches_TensorRT` launches in TensorRT, :recorded:`launches_Inductor` in
 # Inductor, :recorded:`launches_eager` in eager. What is neither convolution nor
 # attention takes :recorded:`rest_TensorRT`, :recorded:`rest_Inductor` and
-# :recorded:`rest_eager` ms. TensorRT's lead over Inductor lies there; its convolutions
-# give no lead. The kinds are read from the kernels' names, and no name of TensorRT's
-# tells of attention, so that is hidden in its other two columns. ``channels_last``
-# makes eager's convolutions faster, and the rest slower by more. Behind
-# ``torch.compile`` TensorRT launches more and spends more on the rest; why is not
-# shown.
+# :recorded:`rest_eager` ms. TensorRT's whole lead over Inductor lies there: its
+# convolutions are not faster. The kinds are read from the kernels' names, and no name
+# of TensorRT's tells of attention, so that is hidden in its other two columns.
+# ``channels_last`` makes eager's convolutions faster, and the rest slower by more.
+# Behind ``torch.compile`` TensorRT launches more and spends more on the rest; why is
+# not shown.
 #
-# The rest is above all *group norm* with the activation and the additions around it,
-# and the enlarging of pictures. Group norm stands before most convolutions. It reads
-# the whole feature map for mean and variance, and once more to apply them, unless it is
-# fused with what stands beside it. TensorRT's slowest kernels:
+# In this decoder the rest is *group norm*, with the activation and the additions around
+# it, and the enlarging of pictures. Group norm stands before most convolutions. It
+# reads the whole feature map for mean and variance, and once more to apply them. Then
+# the activation reads and writes the map again, unless one kernel does both.
+# TensorRT's slowest kernels:
 
 # Needs a GPU: it shows what was measured.
 # Output varies: it is measured.
@@ -747,9 +751,10 @@ slowest = kernels["vae_decoder", "TensorRT"].head(8)
 slowest.assign(kernel=slowest.kernel.str.slice(0, 60)).round(0)
 
 # %%
-# They are convolutions, and kernels with SiLU, the activation, in their names. What is
-# it worth to have group norm in the engine? Take it out: the same decoder, with that
-# one operator left in PyTorch, still in a CUDA graph.
+# Most are convolutions. The others have ``SiluGnor`` in their names, which we read as
+# SiLU, the activation, and group norm, fused. What is it worth to have group norm in
+# the engine? Take it out: the same decoder, with that one operator left in PyTorch,
+# still in a CUDA graph.
 
 # Needs a GPU: it measures.
 # Output varies: it is measured.
@@ -764,8 +769,11 @@ note("launches_norm_apart", f"{by_kind('norm_apart').launches.sum():.0f}")
 # With group norm in PyTorch there are :recorded:`launches_norm_apart` launches, and a
 # call takes :recorded:`norm_apart` times as long. Two prices are in that factor, and
 # are not told apart: PyTorch's own kernels for group norm, and the seams, for TensorRT
-# fuses nothing across the border of an engine. It does not explain the lead over
-# Inductor, whose rest is far shorter than eager's.
+# fuses nothing across the border of an engine. The factor does not explain the lead
+# over Inductor, whose rest is far shorter than eager's. There the table shows only that
+# TensorRT gets by with fewer launches. TensorRT's error stays the same without group
+# norm in the engine, so that is not what makes it larger than Inductor's; what does was
+# not found out.
 #
 # The UNet: a small one first
 # ---------------------------
@@ -773,12 +781,11 @@ note("launches_norm_apart", f"{by_kind('norm_apart').launches.sum():.0f}")
 # Each experiment on the whole UNet costs a build of the whole. So they are made on a
 # small one: the outermost level alone, at the full ``64 x 64``, where a row of
 # attention has 4096 positions. Classes and sizes are those of the whole, weights are
-# random. (The first block alone, as a module of its own, was tried before on an H100,
-# and no engine of it started: ``Compatible cubin or ptx module for device target '90'
-# not found``. Why was not found out.)
+# random.
 #
 # - *Attention in PyTorch*: ``torch_executed_ops`` leaves that operator there.
-# - *Sums in float32*: ``use_fp32_acc=True`` has products of float16 summed in float32.
+# - *Sums in float32*: ``use_fp32_acc=True`` has matrix products of float16 (not
+#   convolutions) summed in float32. Without it the choice is TensorRT's.
 # - *channels_last*: weights and latents in that format.
 # - *Batch 1*: the two rows of guidance as two calls.
 
@@ -830,12 +837,23 @@ note("tuned_unet", tuned)
 by_kind(part)
 
 # %%
-# Attention in PyTorch has :recorded:`gain_attention` times the speed of TensorRT as it
-# comes, sums in float32 :recorded:`gain_float32_sums`, ``channels_last``
-# :recorded:`gain_channels_last`, two calls of one row :recorded:`gain_batch_1`, and
-# Inductor :recorded:`gain_Inductor`. (``nan``: it gave no row.) A gain counts from
-# ``3 %`` on; less may be noise. Of the two options the one that gains most is taken for
-# the whole UNet, if one does: here it is built with :recorded:`tuned_unet`.
+# Nothing helped. A gain counts from ``3 %`` on, for less may be noise.
+#
+# - ``channels_last``: :recorded:`gain_channels_last` times the speed of TensorRT as it
+#   comes. The kinds of kernels take what they took before.
+# - Sums in float32: :recorded:`gain_float32_sums`, and the error is no smaller. So what
+#   TensorRT sums in is neither the cause of its loss nor of its error, as far as this
+#   option reaches.
+# - Two calls of one row: :recorded:`gain_batch_1`. Two times *batch 1* in the table is
+#   more than *plain*, above all in the rest, which goes down little with the rows.
+# - Attention in PyTorch: no row (``nan``). An engine was built, but did not start.
+#   *When it goes wrong* comes back to the message.
+#
+# Inductor has :recorded:`gain_Inductor` times the speed of TensorRT, though it launches
+# more. Its attention is faster, and so are its convolutions and products. So attention
+# in PyTorch, had it run, could have closed only a part of the gap.
+#
+# The whole UNet is built as it comes, then (:recorded:`tuned_unet`).
 #
 # The whole UNet
 # --------------
@@ -855,6 +873,13 @@ for kind in ("attention", "convolutions"):
 kinds
 
 # %%
+# As on the small UNet, TensorRT loses in all kinds of kernels, though it launches
+# fewer: attention takes it :recorded:`unet_attention_TensorRT` ms and Inductor
+# :recorded:`unet_attention_Inductor` ms, convolutions and products
+# :recorded:`unet_convolutions_TensorRT` and :recorded:`unet_convolutions_Inductor` ms.
+# Why these kernels are slower is not shown. TensorRT-RTX is not made for this GPU; on
+# an RTX GPU the outcome may be another.
+#
 # Here is all in one table. The memory of an engine behind ``torch.compile`` is out of
 # sight (``NaN``).
 
@@ -878,13 +903,18 @@ table
 # %%
 # The fastest ways: :recorded:`fastest_text_encoder` for the text encoder,
 # :recorded:`fastest_unet` for the UNet, :recorded:`fastest_vae_decoder` for the
-# decoder. In the UNet TensorRT loses in all kinds of kernels, though it launches fewer:
-# attention takes it :recorded:`unet_attention_TensorRT` ms and Inductor
-# :recorded:`unet_attention_Inductor` ms, convolutions and products
-# :recorded:`unet_convolutions_TensorRT` and :recorded:`unet_convolutions_Inductor` ms.
+# decoder, each in a CUDA graph.
+#
+# Look at the rows without one, too. There TensorRT is ahead of Inductor in all three
+# parts, and far ahead in the text encoder and the UNet. Inductor's kernels are the same
+# with a graph and without, but without it the host launches them one by one, and the
+# GPU waits. TensorRT's UNet is hardly slower without a graph. So where a CUDA graph
+# cannot be used, TensorRT is the choice; how far ahead it is depends on how fast and
+# how busy the host is. Where a graph can be used, PyTorch has it as well.
 #
 # The figure shows how much of the limit is reached. It is not a strict one: Inductor's
-# convolutions alone take less time than the limit of the whole decoder.
+# convolutions alone take less time than the limit of the whole decoder; why is not
+# shown.
 
 # Needs a GPU: it shows what was measured.
 # Output varies: it is measured.
@@ -908,9 +938,9 @@ plt.show()
 # Figure: On the decoder TensorRT is faster and ready earlier, in
 #   :recorded:`ready_vae_decoder_tensorrt` s; PyTorch's fastest way takes
 #   :recorded:`ready_vae_decoder_pytorch` s. On the UNet PyTorch's is faster and ready
-#   later, :recorded:`ready_unet_pytorch` s against :recorded:`ready_unet_tensorrt` s.
-#   What is ready at once stands at 0.1 s; the text encoder's two points of eager are
-#   one.
+#   a little later, in :recorded:`ready_unet_pytorch` s against
+#   :recorded:`ready_unet_tensorrt` s. On the text encoder the two are alike. What is
+#   ready at once stands at 0.1 s; the text encoder's two points of eager are one.
 plot_ready(table.assign(shape=table.model.str.removeprefix("SD 1.5 ")))
 
 # %%
@@ -973,15 +1003,22 @@ note("unet_share", f"{unet_s / took.mixed.median():.0%}")
 ratios.T.assign(seconds=took.median()).round(3)
 
 # %%
-# At 30 steps the fastest mix takes :recorded:`mixed_30_s` s. TensorRT for all takes
-# :recorded:`mixed_gain_tensorrt` times as long (:recorded:`mixed_low_tensorrt` to
-# :recorded:`mixed_high_tensorrt`, 20th to 80th percentile of the rounds), the best of
-# PyTorch alone :recorded:`mixed_gain_pytorch` times (:recorded:`mixed_low_pytorch` to
-# :recorded:`mixed_high_pytorch`). Where 1 lies within such a range, a gain cannot be
-# told from noise. The UNet's share of the picture is :recorded:`unet_share`; a faster
-# decoder can save no more than what is left. Eager takes :recorded:`mixed_gain_eager`
-# times as long as the fastest mix, but not for want of a compiler alone: a CUDA graph
-# takes away most of its time in the UNet.
+# The fastest mix is the best of PyTorch alone with TensorRT's decoder put in. It takes
+# :recorded:`mixed_30_s` s, PyTorch alone :recorded:`pytorch_30_s` s. The ratio is
+# :recorded:`mixed_gain_pytorch`, with :recorded:`mixed_low_pytorch` to
+# :recorded:`mixed_high_pytorch` from the 20th to the 80th percentile of the rounds. 1
+# lies within, so the gain cannot be told from noise. The decoder itself is faster
+# beyond doubt, but what it saves by the large table is as little as that ratio says.
+# TensorRT for all takes :recorded:`mixed_gain_tensorrt` times as long as the fastest
+# mix (:recorded:`mixed_low_tensorrt` to :recorded:`mixed_high_tensorrt`).
+#
+# The UNet's share is :recorded:`unet_share`, by its latency in the table. A faster
+# decoder can save no more than what is left, and with more steps that share is smaller
+# still. To gain more, the UNet would have to be faster in TensorRT than in Inductor,
+# and no try above made it so.
+#
+# Eager takes :recorded:`mixed_gain_eager` times as long as the fastest mix, but not for
+# want of a compiler alone: a CUDA graph takes away most of its time in the UNet.
 #
 # How far half precision drifts
 # -----------------------------
@@ -1020,8 +1057,9 @@ assert lost.mixed[STEPS] < max(control / 2, 2 * lost.eager[STEPS]), "too far"
 # Output varies: it is measured.
 # Figure: After the last step the latents are off from float32 by
 #   :recorded:`drift_eager` in eager float16, :recorded:`drift_tensorrt` in TensorRT,
-#   and :recorded:`drift_bfloat16` in eager bfloat16. Most of it is there after three
-#   steps. PyTorch's best is hidden by the fastest mix.
+#   and :recorded:`drift_bfloat16` in eager bfloat16. Most of it is there after the
+#   first step. TensorRT's does not grow after the third, the others grow slowly.
+#   PyTorch's best is hidden by the fastest mix.
 shown = {"pytorch": "PyTorch's best", "tensorrt": "TensorRT", "mixed": "fastest mix"}
 lost.rename(columns=shown).plot(logy=True, ylabel="relative error")
 plt.show()
@@ -1030,9 +1068,11 @@ plt.show()
 # At the end TensorRT is off from float32 by :recorded:`drift_tensorrt`, eager in
 # float16 by :recorded:`drift_eager`, in bfloat16 by :recorded:`drift_bfloat16`. From
 # eager in the same type TensorRT differs by :recorded:`own_tensorrt`: most of its error
-# is its own. PyTorch's best is off from float32 by :recorded:`drift_pytorch`, and so is
-# the fastest mix, whose UNet is the same. Another start is off by
-# :recorded:`another_start`. All this is for random weights.
+# is its own. PyTorch's best is off from float32 by :recorded:`drift_pytorch`, a little
+# less than eager. From eager it differs by :recorded:`own_pytorch`: it rounds
+# otherwise, but not worse. The fastest mix is off by just as much, for its text encoder
+# and its UNet are the same. Another start is off by :recorded:`another_start`. All this
+# is for random weights.
 #
 # Which layers have to stay in float32? Those whose values float16 cannot hold: it ends
 # at 65504. Hooks on the float32 copies find the largest value that leaves any layer.
@@ -1166,7 +1206,9 @@ plt.show()
 # The classifier reads :recorded:`read_float32` of float32's digits as they were asked
 # for, :recorded:`read_eager` of eager's in half precision, and
 # :recorded:`read_TensorRT` of TensorRT's. No pixel of TensorRT's differs from eager's
-# in the same type by more than :recorded:`pixel_apart`, where white is 16.
+# in the same type by more than :recorded:`pixel_apart`, where white is 16. So here
+# TensorRT draws the same pictures. This says little of the large UNet: TensorRT's error
+# in one call is much smaller on this model (see the check above).
 #
 # The first call, and each new shape
 # ----------------------------------
@@ -1248,9 +1290,10 @@ plt.show()
 # :recorded:`call_2_easy_s` s. Ahead of time, call 1 took :recorded:`call_1_ahead_s` s
 # and call 6 :recorded:`call_6_ahead_s` s; the builds come before, and are not in these
 # times. The call before the first request matters: TensorRT-RTX makes its kernels when
-# an engine first runs (``first_call_s`` in the large table). From call 7 on,
-# ``torch.compile`` takes longer than before call 6, the other way does not; why is not
-# shown.
+# an engine first runs (``first_call_s`` in the large table). The calls that build
+# nothing take longer behind ``torch.compile``, too, with four pictures as with eight:
+# at call 2 :recorded:`call_2_easy_s` s, ahead of time :recorded:`call_2_ahead_s` s. Why
+# is not shown.
 #
 # When it goes wrong
 # ------------------
@@ -1298,6 +1341,16 @@ note("graphs_by_number", graphs_of(calls_by_number, dynamic=False))
 # :recorded:`graphs_by_number` graphs for three steps. Pass the step as a tensor, as the
 # schedulers do.
 #
+# **An engine that does not start.** With attention left in PyTorch, the small UNet
+# above stopped with ``Compatible cubin or ptx module for device target '90' not
+# found``, and Torch-TensorRT then said ``Unable to (re)create TensorRT execution
+# context``. An engine had been built; it was its start that failed. Target 90 is the
+# H100's compute capability, 9.0, and TensorRT-RTX is not made for this GPU. Whether
+# that is the cause was not found out: other engines of this page do start on it. What
+# can be tried is another cut: with attention left to TensorRT, the same small UNet
+# started, and so did the whole one. That an engine was built is no proof: run it once
+# where it will serve.
+#
 # Take it to production
 # ---------------------
 #
@@ -1340,7 +1393,8 @@ off = relative_error(pipeline_latents(mixes["tensorrt"]), half[-1])
 note("pipeline_off", f"{off:.1e}")
 
 # %%
-# The latents are off from eager's by :recorded:`pipeline_off`.
+# The latents are off from eager's by :recorded:`pipeline_off`, as those of the loop are
+# (:recorded:`own_tensorrt`).
 #
 # In production an engine is loaded, not built. Save the decoder, and load it in a fresh
 # process. It needs PyTorch and Torch-TensorRT of the same versions and the same kind of
@@ -1374,7 +1428,8 @@ note("file_mb", round((folder / "decoder.ep").stat().st_size / 1e6))
 
 # %%
 # The fresh process had its first picture :recorded:`served_after_s` s after its
-# imports (once), from a file of :recorded:`file_mb` MB. From the picture of the same
+# imports (once), from a file of :recorded:`file_mb` MB. To build the engine and run it
+# once took :recorded:`ready_vae_decoder_tensorrt` s. From the picture of the same
 # engine before it was saved it differs by :recorded:`served_error`.
 #
 # Exercise
@@ -1387,16 +1442,19 @@ note("file_mb", round((folder / "decoder.ep").stat().st_size / 1e6))
 # Takeaways
 # ---------
 #
-# - Compile parts, not pipelines. The decoder in TensorRT has
+# - Compile parts, not pipelines. In a CUDA graph the decoder in TensorRT has
 #   :recorded:`speed_vae_decoder` times the speed of PyTorch's best, the UNet
-#   :recorded:`speed_unet`. With the decoder's group norm left in PyTorch it takes
-#   :recorded:`norm_apart` times as long.
+#   :recorded:`speed_unet`. Without a graph TensorRT is ahead in all parts.
 # - The part that takes the time decides. The UNet's share of a picture is
-#   :recorded:`unet_share`. TensorRT for all takes :recorded:`mixed_gain_tensorrt` times
-#   as long as the fastest mix, PyTorch's best :recorded:`mixed_gain_pytorch` times.
-# - Try options on a small UNet first. Here attention in PyTorch has
-#   :recorded:`gain_attention` times the speed of TensorRT as it comes, sums in float32
-#   :recorded:`gain_float32_sums`, Inductor :recorded:`gain_Inductor`.
+#   :recorded:`unet_share`, so TensorRT's decoder gains nothing there that can be told
+#   from noise (:recorded:`mixed_low_pytorch` to :recorded:`mixed_high_pytorch`).
+#   TensorRT for all takes :recorded:`mixed_gain_tensorrt` times as long as the fastest
+#   mix.
+# - Keep operators together that can be fused. With the decoder's group norm left in
+#   PyTorch it takes :recorded:`norm_apart` times as long.
+# - Try options on a small UNet first. Here none helped, and Inductor's lead,
+#   :recorded:`gain_Inductor`, told beforehand what the whole UNet would be like. An
+#   option may also yield an engine that does not start.
 # - Compare drift with float32 and with eager in the same type. Here most of it is
 #   TensorRT's own: :recorded:`drift_tensorrt` in TensorRT, :recorded:`drift_eager` in
 #   eager, :recorded:`drift_bfloat16` in eager bfloat16.

@@ -8,30 +8,35 @@ gains, what a build takes in memory, and how long a picture takes.
 At a glance
 -----------
 
-- A step of the whole transformer at 1024 x 1024 takes eager :recorded:`whole_eager_ms`
-  ms, Inductor :recorded:`whole_inductor_ms` ms and TensorRT
-  :recorded:`whole_tensorrt_ms` ms, each in a CUDA graph: TensorRT is
-  :recorded:`speed_whole` times as fast as the best that PyTorch does alone.
-- A picture of 28 steps takes :recorded:`picture_eager_s`,
-  :recorded:`picture_inductor_s` and :recorded:`picture_tensorrt_s` s.
-- With weights as inputs, two engines serve all blocks and are ready in
-  :recorded:`ready_tensorrt_s` s. Inductor needs :recorded:`ready_inductor_s` s for the
-  whole model, and :recorded:`ready_repeated_s` s if it compiles repeated blocks once.
-  As one engine, by proportion to what was measured here, the whole would need
-  :recorded:`whole_host_gib` GiB of host memory.
-- On three blocks TensorRT went from :recorded:`first_ms` to :recorded:`best_ms` ms
-  (:recorded:`tuned_ms` when built and measured again). Inductor takes
-  :recorded:`few_inductor_ms` ms there.
-- Fastest on this GPU: :recorded:`faster_whole`. For a GeForce or RTX card, run the page
-  there: nothing of that kind is recorded here.
+- On this H100 PyTorch alone is faster. A step of the whole transformer at 1024 x 1024
+  takes Inductor :recorded:`whole_inductor_ms` ms, TensorRT
+  :recorded:`whole_tensorrt_ms` and eager :recorded:`whole_eager_ms`, each in a CUDA
+  graph. TensorRT has :recorded:`speed_whole` times the speed of the best that PyTorch
+  does alone. A picture of 28 steps takes :recorded:`picture_inductor_s`,
+  :recorded:`picture_tensorrt_s` and :recorded:`picture_eager_s` s.
+- TensorRT cannot win here without faster matrix products. On three blocks they reach
+  :recorded:`products_tensorrt_reached` of the limit, Inductor's
+  :recorded:`products_inductor_reached`. It is ahead in none of products, attention and
+  the rest, so a mixture of these groups gains nothing either.
+- One measure helped TensorRT: attention left in PyTorch took
+  :recorded:`gain_in_pytorch` off. Nothing else took off the ``2 %`` that it had to:
+  positions computed once, one product for query, key and value, transposed matrices,
+  float16. FP8 lost.
+- Two engines with weights as inputs serve all blocks. They were ready in
+  :recorded:`ready_tensorrt_s` s and left the host's peak at
+  :recorded:`highest_host_gib` GiB; one engine would need :recorded:`whole_host_gib`, by
+  proportion. But Inductor on repeated blocks was ready in :recorded:`ready_repeated_s`
+  s and made the picture in :recorded:`picture_repeated_s` s. On the whole at once it
+  needs :recorded:`ready_inductor_s` s.
+- For a GeForce or RTX card, run the page there: nothing of that kind is recorded here.
 
 What you will learn
 -------------------
 
 - How to export and compile FLUX's transformer, as one engine or as one engine for each
   kind of block.
-- How to leave attention in PyTorch, with and without transpositions, and what each
-  gains.
+- How to leave attention in PyTorch, with and without transpositions, and which measures
+  gain nothing.
 - How to tell from kernels where the time goes: matrix products, attention, the rest.
 - What a build takes on the host and on the GPU, and how to build with little of both.
 - How to put the compiled transformer into diffusers' ``FluxPipeline``, and how to
@@ -734,12 +739,15 @@ pd.DataFrame(parts).T.round(2)
 
 # %%
 # Eager takes :recorded:`few_eager_ms` ms, Inductor :recorded:`few_inductor_ms`, the
-# engine :recorded:`first_ms`. The table shows where the time goes, and so what to try
-# first: for the engine that is attention, where PyTorch has a faster kernel.
+# engine :recorded:`first_ms`: as it is first built, it is slower than eager too. The
+# table shows where the time goes. Eager loses to Inductor in the rest alone. The engine
+# loses in all three groups, most in attention. So attention is tried first: PyTorch has
+# a faster kernel for it.
 #
 # From float32 eager is off by :recorded:`exact_eager`, Inductor by
 # :recorded:`exact_inductor`, the engine by :recorded:`exact_tensorrt`. Eager rounds to
-# bfloat16 after every operator, so its answer is a reference, not the truth.
+# bfloat16 after every operator, so its answer is a reference, not the truth. Inductor
+# is the closest; the engine is no closer than eager.
 #
 # One engine for each kind of block
 # ---------------------------------
@@ -826,8 +834,9 @@ stage("... an engine for each kind")
 error = check(kinds, few, fresh, inputs, TOLERANCE, "an engine for each kind")
 
 # %%
-# Two engines without weights, built in :recorded:`kinds_few_s` s. The second bar of the
-# figure below has their time.
+# Two engines without weights, built in :recorded:`kinds_few_s` s. A step takes
+# :recorded:`ms_kinds` ms. In turns with the one engine that is :recorded:`gain_kinds`
+# less, which is too little to tell from none: weights as inputs cost no speed here.
 #
 # What an expert would try
 # ------------------------
@@ -983,19 +992,25 @@ note(best_ms=f"{best_ms:.2f}", kept=kept)
 waters[["before", "ms", *KINDS, "kept"]]
 
 # %%
-# Kept: :recorded:`kept`. That came to :recorded:`best_ms` ms. What each took off, in
-# turns with the best before it: the engine for each kind :recorded:`gain_kinds`,
-# attention in PyTorch :recorded:`gain_in_pytorch`, without transpositions
-# :recorded:`gain_tokens_first`, matrices stored transposed :recorded:`gain_turned`,
-# positions computed once :recorded:`gain_positions`, one product
-# :recorded:`gain_fused`, float16 :recorded:`gain_float16`. A minus means that it cost
-# time.
+# Kept: :recorded:`kept`. It took :recorded:`gain_in_pytorch` off and came to
+# :recorded:`best_ms` ms. The others were timed in turns with it, and none reached
+# ``2 %``:
+#
+# - Without transpositions :recorded:`gain_tokens_first`, positions computed once
+#   :recorded:`gain_positions`, float16 :recorded:`gain_float16`; and one product
+#   :recorded:`gain_fused`, where the minus means that it cost time. None of the four
+#   can be told from nothing. From the third row on, the column *before* has the same
+#   engines, timed anew for each measure, and these times lie about as far apart as
+#   positions gain.
+# - Matrices stored transposed :recorded:`gain_turned`, the one clear cost. The kernels
+#   do not show why: they add up to less than those of the recipe that was kept.
 
 # Needs a GPU: it draws what was measured.
 # Output varies: latency.
 # Figure: From :recorded:`first_ms` ms in one engine to :recorded:`best_ms` ms with all
-#   that was kept, of which attention in PyTorch took :recorded:`gain_in_pytorch` off.
-#   Inductor takes :recorded:`few_inductor_ms` ms, and the limit of the arithmetic is
+#   that was kept. Attention in PyTorch took :recorded:`gain_in_pytorch` off; the other
+#   green bar, :recorded:`gain_kinds`, is within the noise. Inductor takes
+#   :recorded:`few_inductor_ms` ms, and the limit of the arithmetic is
 #   :recorded:`limit_1_ms` ms.
 bars = [("one engine", 0, first_ms, "C0")]
 for label, row in waters.iterrows():
@@ -1051,9 +1066,14 @@ note(tuned_one_ms=f"{few_ms['TensorRT, tuned, one engine']:.2f}", rival=rival)
 
 # %%
 # With the changed model Inductor takes :recorded:`inductor_changed_ms` ms, in place of
-# :recorded:`few_inductor_ms`. The whole model below meets the faster of the two:
-# *:recorded:`rival`*. TensorRT, tuned, takes :recorded:`tuned_ms` ms, and as one engine
-# :recorded:`tuned_one_ms`.
+# :recorded:`few_inductor_ms`. That does not show a gain: in the table of the benchmark
+# below, ``latency_p20`` to ``latency_p80`` of the two overlap, and without CUDA graphs
+# they are nearly alike. The whole model below meets the lower of the two,
+# *:recorded:`rival`*.
+#
+# TensorRT, tuned, takes :recorded:`tuned_ms` ms, and as one engine
+# :recorded:`tuned_one_ms`. These overlap as well: once more, weights as inputs cost no
+# speed.
 #
 # The kernels of a call in three groups, in ms, and for products and attention what they
 # reach of the limit. A product's kernel may do more than the product, such as adding a
@@ -1076,22 +1096,39 @@ note(**{f"mix_{part}": way for part, way in where[[*KINDS]].idxmin().items()})
 where.round(2)
 
 # %%
-# TensorRT, tuned, reaches :recorded:`products_tensorrt_reached` of the limit in
-# products and :recorded:`attention_tensorrt_reached` in attention; the faster of the
-# two ways of Inductor :recorded:`products_inductor_reached` and
-# :recorded:`attention_inductor_reached`. A way can pass the limit, which is the rate of
-# one large product, not the GPU's best.
+# *Attention* is mended. The one engine took :recorded:`attention_first_ms` ms for it
+# and reached :recorded:`attention_first_reached` of the limit. With PyTorch's kernel it
+# takes :recorded:`attention_tensorrt_ms` ms and reaches
+# :recorded:`attention_tensorrt_reached`, as Inductor does with
+# :recorded:`attention_inductor_reached`.
 #
-# Groups can add up to more than the step takes, as kernels may overlap, or take longer
-# in the profile; this page does not tell which. For TensorRT, tuned, they are
-# :recorded:`attention_tensorrt_ms`, :recorded:`products_tensorrt_ms` and
-# :recorded:`rest_tensorrt_ms` ms. So its rest is no measure of what could be saved.
+# *Products* are slower with TensorRT. They take :recorded:`products_tensorrt_ms` ms
+# where Inductor's take :recorded:`products_inductor_ms`, and reach
+# :recorded:`products_tensorrt_reached` of the limit in place of
+# :recorded:`products_inductor_reached`. None of the measures brought them near that.
+# Why they are slower is not shown. (A way can pass the limit, which is the rate of one
+# large product over many calls. The kernels are those of a single call.)
 #
-# Could a mixture win? If each group of kernels came from the way of this table that is
-# fastest at it, without any cost for the seams, a step would take :recorded:`mix_ms`
-# ms, :recorded:`mix_gain` times as fast as the faster way of Inductor. Attention would
-# come from *:recorded:`mix_attention`*, products from *:recorded:`mix_products`*, the
-# rest from *:recorded:`mix_rest`*.
+# *The rest* takes :recorded:`rest_tensorrt_ms` ms, and Inductor's
+# :recorded:`rest_inductor_ms`. Do not read the first number as time to be saved.
+# TensorRT's three groups add up to more than its step of :recorded:`tuned_ms` ms, as
+# kernels may overlap, or take longer in the profile; this page does not tell which. As
+# one engine, in the last row, they add up to nearly the step. There the rest is
+# smaller, but still more than twice Inductor's, and the step is no faster.
+#
+# Attention and products alone take TensorRT about as long as Inductor's whole step, in
+# both forms. With no rest at all it would draw level at best: it needs faster products.
+#
+# Could a mixture win? By these groups it could not. The fastest at attention is
+# *:recorded:`mix_attention`*, at products *:recorded:`mix_products`*, at the rest
+# *:recorded:`mix_rest`*, and TensorRT at none. Without any cost for the seams, the best
+# of each come to :recorded:`mix_ms` ms. But so do the kernels of Inductor's changed
+# model by themselves: :recorded:`attention_inductor_ms`,
+# :recorded:`products_inductor_ms` and :recorded:`rest_inductor_ms` ms. That its step
+# takes :recorded:`mix_gain` times as long is the distance between a step in the
+# benchmark and the kernels of one call in the profile, which no mixture gains. So no
+# engine was put among Inductor's kernels. The groups are coarse: a single product at
+# which TensorRT is faster would not show in them.
 #
 # FP8, and two pictures at once
 # -----------------------------
@@ -1129,8 +1166,11 @@ note(fp8=fp8)
 
 # %%
 # FP8: :recorded:`fp8`. In bfloat16 one engine takes :recorded:`first_ms` ms,
-# :recorded:`products_first_ms` of them in products. The error is a distance from eager
-# in bfloat16, too.
+# :recorded:`products_first_ms` of them in products. So FP8 loses here, and loses in the
+# products, where it should gain. Whether TensorRT-RTX multiplies in eight bits on this
+# GPU, or in a wider type after conversions, is not shown. The error is a distance from
+# eager in bfloat16, too, and more than the other ways are allowed here. Before all
+# that, ModelOpt compiled an extension for CUDA, for more than a minute.
 #
 # Two pictures at once give a product more rows. That gains where one does not fill the
 # GPU.
@@ -1151,7 +1191,8 @@ note(batch_gain=f"{tried('two at once', two_at_once) or NONE:.2f}")
 
 # %%
 # With TensorRT, two at once go :recorded:`batch_gain` times as fast as one after the
-# other.
+# other. That is little: one picture has thousands of rows already. Inductor was not
+# tried with two.
 #
 # The whole model
 # ---------------
@@ -1257,18 +1298,23 @@ table
 # :recorded:`reached_eager`, :recorded:`reached_inductor`, :recorded:`reached_repeated`
 # and :recorded:`reached_tensorrt` of the limit. A picture takes
 # :recorded:`picture_eager_s`, :recorded:`picture_inductor_s`,
-# :recorded:`picture_repeated_s` and :recorded:`picture_tensorrt_s` s. The fastest step
-# is that of *:recorded:`faster_whole`*. Errors, as distances from eager, are
-# :recorded:`error_inductor`, :recorded:`error_repeated` and :recorded:`error_tensorrt`.
+# :recorded:`picture_repeated_s` and :recorded:`picture_tensorrt_s` s.
+#
+# TensorRT is faster than eager and slower than Inductor, on 57 blocks as on three. The
+# two ways of Inductor cannot be told apart: their steps overlap in the table, and so do
+# their pictures to a tenth of a second. CUDA graphs change little here, for any of the
+# four. Errors, as distances from eager, are :recorded:`error_inductor`,
+# :recorded:`error_repeated` and :recorded:`error_tensorrt`.
 #
 # Both had their chances on the few blocks: TensorRT the measures that were kept,
 # Inductor the changed model, taken if it was faster there. ``max-autotune`` was not
-# tried.
+# tried, nor Inductor with the model as it is on all 57 blocks.
 #
-# Seconds until ready are those of compilation and first call together:
+# Seconds until ready, taken once, are those of compilation and first call together:
 # :recorded:`ready_inductor_s` for Inductor, which compiles :recorded:`whole_blocks`
 # blocks, :recorded:`ready_repeated_s` for Inductor on repeated blocks, and
-# :recorded:`ready_tensorrt_s` for TensorRT, which builds two.
+# :recorded:`ready_tensorrt_s` for TensorRT, which builds two. What makes TensorRT ready
+# soon is that blocks share engines, and Inductor can share as well.
 
 # Needs a GPU: it draws what was measured.
 # Output varies: latency.
@@ -1276,7 +1322,7 @@ table
 #   :recorded:`ready_tensorrt_s` s and take :recorded:`whole_tensorrt_ms` ms a step.
 #   Inductor is ready after :recorded:`ready_inductor_s` s and takes
 #   :recorded:`whole_inductor_ms` ms; on repeated blocks :recorded:`ready_repeated_s` s
-#   and :recorded:`whole_repeated_ms` ms.
+#   and :recorded:`whole_repeated_ms` ms, which leaves TensorRT no advantage.
 plot_ready(table)
 
 # %%
@@ -1285,16 +1331,17 @@ plot_ready(table)
 #
 # Errors of a step go into the next one. The drift is the distance of the latents from
 # eager's, over the way that eager's have gone from the noise. It is a distance from
-# eager in bfloat16, not from the exact result. The time is multiplied by 1000 as
-# guidance is, and no choice spares 28 of them eager's rounding. Two ways have it as
-# well, because they leave the embedding of time in PyTorch: TensorRT's recipe, and
-# Inductor on repeated blocks. Where Inductor compiles the embedding, it does not round.
+# eager in bfloat16, not from the exact result. The times are multiplied by 1000 as
+# guidance is. Eager rounds the products, and no choice of times avoids it. Two ways
+# round as well, because they leave the embedding of time in PyTorch: TensorRT's recipe,
+# and Inductor on repeated blocks. Where Inductor compiles the embedding, it does not.
 
 # Needs a GPU: it draws what was measured.
 # Output varies: digits depend on the GPU.
 # Figure: After 28 steps the drift is :recorded:`drift_tensorrt` for TensorRT,
 #   :recorded:`drift_inductor` for Inductor and :recorded:`drift_repeated` for Inductor
-#   on repeated blocks; another text gives :recorded:`drift_text`.
+#   on repeated blocks; another text gives :recorded:`drift_text`. All three begin near
+#   a tenth and fall.
 
 
 def drift(latents):
@@ -1316,9 +1363,13 @@ note(drift_text=f"{drift(another)[-1]:.2f}")
 # %%
 # After 28 steps TensorRT is off by :recorded:`drift_tensorrt`, Inductor by
 # :recorded:`drift_inductor`, on repeated blocks by :recorded:`drift_repeated`. Another
-# text for the same noise changes the result by :recorded:`drift_text`. Which of them is
-# closest to the exact latents was not measured, and with random weights the latents
-# show no picture.
+# text for the same noise changes the result by :recorded:`drift_text`.
+#
+# The drift is largest after the first step and falls: the latents' way grows faster
+# than their distance from eager's. Measured by that way, errors do not build up here.
+# The way of running that does not round the time ends farthest from eager. That fits
+# the rounding, and does not make it the worst: which is closest to the exact latents
+# was not measured, and with random weights the latents show no picture.
 #
 # What it takes in memory
 # -----------------------
@@ -1343,13 +1394,17 @@ memory.round(1)
 # GiB for each GiB of weights. By proportion the whole needs :recorded:`whole_host_gib`
 # GiB of host memory and :recorded:`whole_one_s` s. (Built once before on an H100,
 # outside of this page and with ``offload_module_to_cpu=True``, it took ``93 GiB`` and
-# ``318 s``.) That option frees the GPU during the build, and puts the weights on the
-# host. ``workspace_size`` bounds what an engine may take while it runs. Neither gives
-# the host more memory. So where the host's memory runs out, neither helps.
+# ``318 s``: more than the proportion says.) That option frees the GPU during
+# the build, and puts the weights on the host. ``workspace_size`` bounds what an engine
+# may take while it runs. Neither gives the host more memory. So where the host's memory
+# runs out, neither helps.
 #
 # With weights as inputs, what a build takes did not grow with the model. The host's
-# peak was :recorded:`highest_host_gib` GiB before the whole model was made, and stayed
-# there. Nor does the GPU hold the weights twice.
+# peak was :recorded:`highest_host_gib` GiB before the whole model was made, from the
+# trials on few blocks, and stayed there. Nor does the GPU hold the weights twice: with
+# TensorRT, tensors take hardly more than with eager. With Inductor they take some GiB
+# more, but not for its own sake. The changed model's joined matrices for query, key and
+# value are new ones, while the model that it was made from keeps the old.
 #
 # When it goes wrong
 # ------------------
@@ -1371,7 +1426,9 @@ latents, places = inputs[0][:, ::2].contiguous(), inputs[4][::2].contiguous()
 tried("half", lambda: kinds(latents, *inputs[1:4], places, *inputs[5:]))
 
 # %%
-# Build the two engines anew for each size that you serve; the weights are shared.
+# The exception says no more than that a shape could not be set. The line of the log has
+# what was set and what was expected. Build the two engines anew for each size that you
+# serve; the weights are shared.
 #
 # **Real weights.** ``from_pretrained`` answers with an HTTP error of access as long as
 # the license of FLUX.1-dev is not accepted, and the token not set. In float16 look at
@@ -1436,10 +1493,13 @@ note(saved=saved)
 #
 # Which way?
 #
-# - *On an H100*: :recorded:`faster_whole`, by the table of the whole; *Where the time
-#   goes* has the kernels of three blocks. Where seconds until ready count, as with a
-#   new size for each picture, Inductor needs :recorded:`ready_inductor_s`, on repeated
-#   blocks :recorded:`ready_repeated_s`, and TensorRT :recorded:`ready_tensorrt_s`.
+# - *On an H100*: Inductor on repeated blocks. It makes a picture in
+#   :recorded:`picture_repeated_s` s, as Inductor on the whole does in
+#   :recorded:`picture_inductor_s`, and is ready in :recorded:`ready_repeated_s` s in
+#   place of :recorded:`ready_inductor_s`, which counts as soon as sizes change.
+#   TensorRT-RTX takes :recorded:`picture_tensorrt_s` s and is ready in
+#   :recorded:`ready_tensorrt_s`: nothing speaks for it here. TensorRT for data centers,
+#   which ``torch-tensorrt`` brings, was not measured.
 # - *On a GeForce or RTX card*: nothing here is measured there. TensorRT-RTX is made for
 #   those cards, and does not list the H100 among its GPUs. Memory comes first there:
 #   the weights take :recorded:`whole_gib` GiB in bfloat16. NVIDIA tells the memory of
@@ -1458,18 +1518,22 @@ note(saved=saved)
 # Takeaways
 # ---------
 #
-# - A step of the whole model: eager :recorded:`whole_eager_ms` ms, Inductor
-#   :recorded:`whole_inductor_ms`, TensorRT :recorded:`whole_tensorrt_ms`; TensorRT has
+# - A step of the whole model: Inductor :recorded:`whole_inductor_ms` ms, TensorRT
+#   :recorded:`whole_tensorrt_ms`, eager :recorded:`whole_eager_ms`; TensorRT has
 #   :recorded:`speed_whole` times the speed of the best that PyTorch does alone.
+# - To win, TensorRT needs faster products: its own reach
+#   :recorded:`products_tensorrt_reached` of the limit, Inductor's
+#   :recorded:`products_inductor_reached`. No mixture of groups of kernels wins, because
+#   TensorRT is the fastest at none.
 # - Leaving attention in PyTorch took :recorded:`gain_in_pytorch` off the time of few
-#   blocks. Kept of all measures: :recorded:`kept`.
-# - TensorRT's products reach :recorded:`products_tensorrt_reached` of the limit,
-#   Inductor's :recorded:`products_inductor_reached`.
-# - Blocks of a kind can share an engine whose weights are inputs. Those of the whole
-#   were ready in :recorded:`ready_tensorrt_s` s, and the host's peak on this page was
-#   :recorded:`highest_host_gib` GiB, in place of :recorded:`whole_host_gib` GiB for one
-#   engine, by proportion. Inductor can share as well: ``compile_repeated_blocks`` was
-#   ready in :recorded:`ready_repeated_s` s in place of :recorded:`ready_inductor_s`.
+#   blocks. No other measure was kept, and FP8 was slower than bfloat16.
+# - Blocks of a kind can share an engine whose weights are inputs, and that costs no
+#   speed. Those of the whole were ready in :recorded:`ready_tensorrt_s` s, and the
+#   host's peak on this page was :recorded:`highest_host_gib` GiB, in place of
+#   :recorded:`whole_host_gib` GiB for one engine, by proportion.
+# - Inductor can share as well: ``compile_repeated_blocks`` was ready in
+#   :recorded:`ready_repeated_s` s in place of :recorded:`ready_inductor_s`, with a step
+#   that cannot be told from that of the whole.
 # - Eager in bfloat16 rounds too, so a tolerance against it can refuse a better answer.
 # - Check a model of random weights against itself without its blocks, or the check sees
 #   nothing but the embeddings.
