@@ -723,8 +723,9 @@ print("marked:", builds((2, 3, 4, 5), bounds=(2, 8)), "builds")
 # Precision, layer by layer
 # -------------------------
 # TensorRT takes the type that the graph has: the model's own, or what *autocast* writes
-# into it. (In float32 it may round the inputs of products to TF32, ten bits, unless
-# ``disable_tf32=True`` is given.) Autocast takes a model in float32, and makes half the
+# into it. (In float32 it may round the inputs of products to TF32, ten bits;
+# ``disable_tf32=True``, which asks it not to, did nothing on the GPU of
+# :doc:`mixed_precision_example`.) Autocast takes a model in float32, and makes half the
 # operators not on its list; ahead of time only. The error of each block, half against
 # float32, by hooks on PyTorch's side:
 exact = encoder.float()

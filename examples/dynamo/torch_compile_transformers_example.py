@@ -707,9 +707,10 @@ turns.quantile([0.5, 0.2, 0.8]).T.round(3)
 # Two errors answer that. Against eager in the *same type*, it is TensorRT's own doing.
 # Against eager in float32, it is what you lose in all; the third column is eager's own
 # loss, which is the type's part. In float32, TensorRT multiplies in *TF32*, with
-# about 3 digits on tensor cores, unless ``disable_tf32=True`` is passed. And a model
-# may keep its weights in float32 and let PyTorch's ``torch.autocast`` choose what runs
-# in float16: operators that need the digits, such as softmax and layer norm, stay in
+# about 3 digits on tensor cores. (``disable_tf32=True`` asks it not to; in
+# :doc:`mixed_precision_example` that changed neither digits nor time.) And a model may
+# keep its weights in float32 and let PyTorch's ``torch.autocast`` choose what runs in
+# float16: operators that need the digits, such as softmax and layer norm, stay in
 # float32. It stands in the module, so it becomes part of the graph.
 
 # Needs a GPU: float16 is slow on a CPU, and TF32 does not exist there.
