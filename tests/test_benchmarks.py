@@ -14,7 +14,9 @@ from gallery.tables import cases_html, table_html
 from tests.made import benchmark_rows, changed, made, table
 
 CELL = "# %%\n# A table.\nrows\n\n# %%\n# Another.\nmore\n"
-ROWS = benchmark_rows(("Inductor", 2.0, 0.5), ("TensorRT, CUDA graph", 0.8, 1.25))
+ROWS = benchmark_rows(
+    ("Inductor, CUDA graph", 2.0, 0.5), ("TensorRT, CUDA graph", 0.8, 1.25)
+)
 
 
 def cells_of(html: str) -> list[str]:
@@ -73,7 +75,9 @@ def test_what_is_constant_stands_in_the_caption_and_the_best_is_bold():
     [best] = re.findall("<tr class=best>(.*?)</tr>", html)
     assert "TensorRT, CUDA graph" in best
     assert "float16" not in html.partition("</caption>")[2]
-    assert '<a href="made.html">Inductor</a>' in table_html(ROWS, "made.html")
+    assert '<a href="made.html">Inductor, CUDA graph</a>' in table_html(
+        ROWS, "made.html"
+    )
 
 
 def test_shapes_stand_above_their_rows():
@@ -146,6 +150,17 @@ def test_a_quantized_engine_is_not_set_beside_pytorch_in_float16(tmp_path):
     assert (case.speedup, case.tensorrt) == (0.8, "TensorRT, converter")
 
 
+def test_a_row_without_a_cuda_graph_is_no_case(tmp_path):
+    frame = benchmark_rows(
+        ("Inductor", 0.5, 2.0),
+        ("Inductor, CUDA graph", 1.0, 1.0),
+        ("TensorRT", 0.6, 1.67),
+        ("TensorRT, CUDA graph", 0.8, 1.25),
+    )
+    [case] = cases(all_rows([made(tmp_path, CELL, [table(frame)], [])])).itertuples()
+    assert (case.tensorrt_ms, case.pytorch_ms, case.speedup) == (0.8, 1.0, 1.25)
+
+
 def test_float32_is_no_case_because_only_tensorrt_multiplies_in_tf32(tmp_path):
     exact = ROWS.assign(precision="float32")
     rows = pd.concat([exact, ROWS.assign(precision="TF32")], ignore_index=True)
@@ -210,7 +225,7 @@ def test_what_binds_is_told_in_picture_table_and_sentence(tmp_path):
     assert "1 of 2 cases. TensorRT over the best of PyTorch: 1.25 times" in sentence
     sentence = results.regime_sentence(cases(rows).assign(bound="compute"), "compute")
     assert "2 of 2 cases. TensorRT is faster than the best of PyTorch in 1" in sentence
-    assert "from 0.90 times its speed (net, 8x3) to 1.25 times" in sentence
+    assert "from 0.80 times its speed (net, 8x3) to 1.25 times" in sentence
     assert "no such case" in results.regime_sentence(cases(rows), "compute")
     assert "8x3: at least 0.200 ms of memory traffic" in table_html(benchmark(tutorial))
 
