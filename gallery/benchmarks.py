@@ -29,6 +29,12 @@ COLUMNS = LABELS + MEASURED
 # the bytes that it has to move, at what this GPU sustains.
 FLOORS = ["arithmetic_ms", "memory_ms"]
 CUDA_GRAPH = ", CUDA graph"
+# Ways in fewer bits than the model has: beside PyTorch in the model's own precision
+# they would compare precisions, not compilers.
+QUANTIZED = "FP8|INT8|FP4"
+# So would this: TensorRT multiplies float32 in TF32, PyTorch by default does not. Rows
+# in which both do are called TF32. See mixed_precision_example.
+UNEQUAL = "float32"
 # Rows that show how a comparison misleads are no results: tutorial, and shapes in it.
 ABOUT_THE_METHOD = {
     "how_we_measure": ".*",
@@ -142,6 +148,11 @@ def ready_s(frame: pd.DataFrame) -> pd.Series:
     return frame[["compile_s", "first_call_s"]].sum(axis=1, min_count=1)
 
 
+def comparable(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that compare compilers, and not precisions."""
+    return rows[~rows.backend.str.contains(QUANTIZED) & (rows.precision != UNEQUAL)]
+
+
 def ready_medians(rows: pd.DataFrame) -> dict[str, float]:
     """Median seconds until ready of each compiler, by its name."""
     return medians_of(compiled_rows(rows))
@@ -154,6 +165,7 @@ def medians_of(rows: pd.DataFrame) -> dict[str, float]:
 
 def compiled_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of compilers with their ``family``, ``ready`` (s), ``relative`` latency."""
+    rows = comparable(rows)
     rows = rows.assign(
         ready=ready_s(rows), relative=1 / rows.speedup, family=rows.backend.map(_family)
     )

@@ -6,16 +6,10 @@ import math
 
 import pandas as pd
 
-from gallery.benchmarks import CUDA_GRAPH, FLOORS, GROUP, ready_s
+from gallery.benchmarks import CUDA_GRAPH, FLOORS, GROUP, comparable, ready_s
 
 LAUNCHES, BANDWIDTH, COMPUTE = "launches", "bandwidth", "compute"
 BOUNDS = [LAUNCHES, BANDWIDTH, COMPUTE]
-# Ways in fewer bits than the model has: beside PyTorch in the model's own precision
-# they would compare precisions, not compilers.
-QUANTIZED = "FP8|INT8|FP4"
-# So would this: TensorRT multiplies float32 in TF32, PyTorch by default does not. Rows
-# in which both do are called TF32. See mixed_precision_example.
-UNEQUAL = "float32"
 # A row without a CUDA graph moves by up to 1.42 times from one recording to the next.
 WAITS = 1.5
 
@@ -35,8 +29,8 @@ def cases(rows: pd.DataFrame) -> pd.DataFrame:
     The fastest first: ``speedup`` of TensorRT's fastest row, its ``least`` and ``most``
     within the 20th and 80th percentiles of both, the two latencies in ms, the names of
     the two, seconds until each of them is ready, and ``bound``: one of `BOUNDS`, or ""
-    where no row tells. Rows that are `QUANTIZED`, or of the precision `UNEQUAL`, take
-    no part. Empty without rows of both TensorRT and Inductor.
+    where no row tells. Rows that are not `comparable` take no part. Empty without rows
+    of both TensorRT and Inductor.
     """
     if rows.empty:
         return rows
@@ -85,7 +79,7 @@ def distinct(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _best_tensorrt(rows: pd.DataFrame) -> pd.DataFrame:
     """For each model, precision and shape TensorRT's fastest row in a CUDA graph."""
-    rows = rows[~rows.backend.str.contains(QUANTIZED) & (rows.precision != UNEQUAL)]
+    rows = comparable(rows)
     rows = rows[rows.backend.str.match(f"TensorRT.*{CUDA_GRAPH}$")]
     rows = rows[rows.speedup.notna()]
     best = rows.groupby(["tutorial", *GROUP], sort=False).speedup.idxmax()
