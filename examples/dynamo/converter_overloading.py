@@ -708,8 +708,8 @@ for count in (4, 32):
 # (:recorded:`host_ratio_range` in ten rounds). The speedup over the best that PyTorch
 # does alone is :recorded:`speedup_4` and :recorded:`speedup_32`. The products with the
 # tables are worth :recorded:`tables_us` µs at the GPU's best rate, all else in the
-# model :recorded:`model_limit_us` µs. Both are a small part of what a call takes, so
-# they do not explain why Inductor is ahead at 32; that is untested.
+# model :recorded:`model_limit_us` µs. Both are a small part of what a call takes. Why
+# Inductor is ahead at 32 is untested; the next section times the sum alone.
 
 # Needs a GPU: it draws what was measured.
 # Output varies: it draws timings.

@@ -2,8 +2,8 @@
 Mixed precision: find the layer that breaks
 ===========================================
 
-Choose the types of an engine, find the operator that half precision breaks, and mend it
-with the least that helps.
+Choose the types of an engine, which is what TensorRT compiles a model to. Find the
+operator that half precision breaks, and mend it with the least that helps.
 
 At a glance
 -----------
@@ -19,14 +19,14 @@ At a glance
 - ``torch.nn.RMSNorm`` does not help. Eager PyTorch computes it in ``float32`` inside;
   the engine does not, and answers wrongly without a message. ``torch.nn.LayerNorm``
   stays right.
-- ``enabled_precisions`` is ignored in silence, and so is ``disable_tf32`` as far as the
-  answers show: :recorded:`float32_ms` ms with it, :recorded:`tf32_ms` without, and the
-  same error.
+- ``enabled_precisions`` is ignored in silence, and so is ``disable_tf32`` with
+  TensorRT-RTX on this GPU, as far as the answers show: :recorded:`float32_ms` ms with
+  it, :recorded:`tf32_ms` without, and the same error.
 - Leave it alone where ``bfloat16`` is accurate enough (an error of
   :recorded:`error_bfloat16` in the engine; mixed :recorded:`error_islands`), and do not
   expect speed in a CUDA graph: in mixed precision TensorRT is
-  :recorded:`speedup_mixed` times as fast as Inductor, which is a tie. It wins in
-  ``float16`` and loses in TF32.
+  :recorded:`speedup_mixed` times as fast as Inductor, which is a tie. It is a little
+  ahead in ``float16``, and behind in TF32.
 
 What you will learn
 -------------------
@@ -550,13 +550,13 @@ print(f"accuracy_half_inductor = {accuracy(inductor, torch.float16):.1%}")
 #
 # What decides the precision?
 # ---------------------------
-# TensorRT's networks are *strongly typed*: each operator computes in the types that its
-# inputs have, and TensorRT adds no cast of its own. So the types are those of the graph
-# that Torch-TensorRT gets, and the graph can be read. (One exception is found below: a
-# norm that Torch-TensorRT writes out anew.) Four ways lead to a type:
-# the model's own dtype, ``torch.autocast`` inside the model, casts that you write, and
-# ``enable_autocast``, which casts while compiling. After the compilation the exported
-# program holds those casts too.
+# TensorRT's networks are *strongly typed*: the network names the type of all that goes
+# into an operator and comes out, and TensorRT adds no cast between them. So the types
+# are those of the graph that Torch-TensorRT gets, and the graph can be read. What
+# happens inside an operator, the types do not say: three such cases follow below, TF32
+# and two norms. Four ways lead to a type: the model's own dtype, ``torch.autocast``
+# inside the model, casts that you write, and ``enable_autocast``, which casts while
+# compiling. After the compilation the exported program holds those casts too.
 
 
 CAST = torch.ops.aten.to.dtype
@@ -629,8 +629,9 @@ print("the same bytes with disable_tf32:", same[1])
 # %%
 # The second comparison shows that the first one can fail: ``disable_tf32`` does reach
 # the engine. By default TensorRT may multiply ``float32`` matrices in *TF32*, with
-# eleven binary digits, while PyTorch by default keeps all twenty-four. So an engine in
-# ``float32`` that is off in the fourth decimal is no error.
+# eleven binary digits, while PyTorch by default keeps all twenty-four (in matrix
+# products; for convolutions it allows TF32 too). So an engine in ``float32`` that is
+# off in the fourth decimal is no error.
 #
 # ``disable_tf32=True`` ought to give the digits back. With TensorRT-RTX here it does
 # not: the engine's bytes change, but below its error and its latency are those of the
@@ -642,7 +643,7 @@ print("the same bytes with disable_tf32:", same[1])
 # --------------
 # Two errors belong side by side. Against **float32**: is the answer right? Against
 # **eager PyTorch in the same type**: does TensorRT do something else than PyTorch? If
-# only the first is large, the type is at fault, and no option of the engine helps.
+# only the first is large, the type is at fault: change the type, not the engine.
 #
 # One engine gives the stream behind every block, because the model is made to return
 # it.
@@ -697,9 +698,10 @@ print(f"answer_error_half = {depth['float16 eager / float32'].iloc[-1]:.1e}")
 print(f"answer_error_bfloat16 = {depth['bfloat16 eager / float32'].iloc[-1]:.1e}")
 
 # %%
-# The jump stands between the patches and block 0: that is where to look. What comes
-# after adds next to nothing. The dotted curve stays low, so the engine computes what
-# eager ``float16`` computes, and the type is at fault. ``bfloat16`` makes no jump.
+# The jump stands between the patches and block 0: that is where to look first. It does
+# not clear the later blocks: behind an error near 1 theirs would be hidden. The dotted
+# curve stays low, so the engine computes what eager ``float16`` computes, and the type
+# is at fault. ``bfloat16`` makes no jump.
 #
 # At the answer the dotted curve falls to the floor of the plot. That is no good sign:
 # engine and eager agree there on an answer that is wrong in both.
@@ -785,8 +787,8 @@ plt.show()
 # A small stream is read as well as in ``float32``, so range is the cause. ``float16``
 # breaks well below the factor of ``512`` that this page took. The norms in ``float32``,
 # *islands* from here on, move the limit and do not remove it: at the right end they do
-# not help either, since something other than a norm no longer fits. ``bfloat16`` reads
-# on. What breaks there is the exercise.
+# not help either, since something other than a norm no longer fits. What that is, the
+# exercise asks. ``bfloat16`` reads on.
 #
 # Four mends
 # ----------
@@ -861,20 +863,20 @@ mended.fillna(0)
 
 # %%
 # All four mends read as well as ``float32``. (``bfloat16`` may differ by an image or
-# so, which is chance.) The share of right answers does not tell the mends apart; the
-# error does.
+# so, which is chance.) The share of right answers does not tell the mends apart. The
+# error tells ``bfloat16`` from the others.
 #
 # - ``enable_autocast`` with the norms excluded keeps :recorded:`operators_in_float32`
 #   operators in ``float32``; its error is :recorded:`error_excluded`, and that of the
-#   islands by hand :recorded:`error_islands`. The other mends in ``float16`` lie too
-#   close to rank them. ``bfloat16`` has an error of :recorded:`error_bfloat16` in the
+#   islands by hand :recorded:`error_islands`. All mends in ``float16`` lie too close
+#   to rank them. ``bfloat16`` has an error of :recorded:`error_bfloat16` in the
 #   engine, and of :recorded:`answer_error_bfloat16` in eager PyTorch.
 # - The calibrated one was told no name: the data showed what to keep. It keeps more in
 #   ``float32`` than the exclusions do.
 # - ``enable_autocast`` with nothing excluded is as wrong as ``float16``.
 # - ``use_fp32_acc`` puts casts around matrix products, which then add up in
 #   ``float32``. It touches nothing else, so it does nothing for a square in a norm: its
-#   error is that of ``float16``.
+#   error is that of ``float16``. Whether it makes sums better, this row cannot show.
 # - The rows of ``float32`` and TF32 have the same error, although only the first has
 #   ``disable_tf32=True``.
 #
@@ -921,14 +923,16 @@ sizes.round(4)
 # %%
 # ``torch.nn.RMSNorm`` does not survive it. Eager PyTorch is right for every factor. The
 # engine is right for factor 1 only; from 100 on its error is 1, as that of the norm by
-# hand, and nobody says so. ``LayerNorm`` stays right on both sides.
+# hand, and nobody says so. ``LayerNorm`` stays right on both sides: it becomes one
+# layer of TensorRT's, and inside that layer the squares did not overflow.
 #
 # The cause stands in the source of Torch-TensorRT 2.14, in the lowering pass
 # ``replace_fused_rms_norm``. On a GPU the norm reaches it as one operator,
 # ``aten._fused_rms_norm``, whose kernel computes in ``float32``. The pass writes it out
 # as a product with itself, a mean, a sum, ``rsqrt`` and two products, all in the type
-# of the input, and adds no cast. The square of ``256`` is then infinite again. Where
-# the module was given no ``eps``, the pass takes ``1e-5`` and PyTorch about ``1.2e-7``.
+# of the input. It adds no cast and logs no warning. (This page turns log messages off;
+# there would be none.) The square of ``256`` is then infinite again. Where the module
+# was given no ``eps``, the pass takes ``1e-5`` and PyTorch about ``1.2e-7``.
 #
 # The exported program does not show it: there the norm is still one operator that gives
 # ``float16``. The comparison with eager PyTorch in the same type does. So:
@@ -989,6 +993,11 @@ print(f"real_bfloat16 = {drift.bfloat16.iloc[-1]:.1e}")
 # ``bfloat16`` has three binary digits fewer, a factor of eight, and about so far apart
 # they lie.
 #
+# One caution: the reference may be no pure ``float32``. For convolutions PyTorch allows
+# TF32 unless ``torch.backends.cudnn.allow_tf32`` is ``False``, and TF32 has no more
+# digits than ``float16``. So the lower curve can hold an error of the reference as
+# well; how much is not shown.
+#
 # So: ``float16`` where values are known to be small, ``bfloat16`` where they are not,
 # ``float16`` with islands where both digits and range count.
 #
@@ -997,8 +1006,9 @@ print(f"real_bfloat16 = {drift.bfloat16.iloc[-1]:.1e}")
 # First the limit: the arithmetic of one call over what this GPU sustains in
 # ``float16``. It counts the products with weights; attention over sixteen patches adds
 # next to nothing. Then every precision with its own rivals: eager, Inductor and
-# TensorRT, without and with a CUDA graph. ``float16`` is measured with the factor taken
-# back, as its answers are to be right; the work is the same.
+# TensorRT, without and with a CUDA graph. Inductor runs as it is by default, without
+# ``max-autotune``. ``float16`` is measured with the factor taken back, as its answers
+# are to be right; the work is the same.
 
 # Needs a GPU: it measures.
 # Output varies: it prints timings.
@@ -1078,10 +1088,16 @@ summary
 # on tensor cores in spite of ``disable_tf32=True``, while PyTorch keeps all digits in
 # that row. The fair row is TF32, and there Inductor is faster.
 #
-# In ``float16`` TensorRT is faster than Inductor. In ``bfloat16`` and in mixed
-# precision the two are so close that the choice hardly matters in a CUDA graph. In all
-# three Inductor stays closer to eager PyTorch, by the errors of the long table (why is
-# not shown), and the engines need less memory.
+# In ``float16`` TensorRT is a little faster than Inductor. Do not build on it: Inductor
+# is slower there than in mixed precision, where it has no less to do, so a few percent
+# between rows say little. In ``bfloat16`` and in mixed precision the two are so close
+# that the choice hardly matters in a CUDA graph.
+#
+# In all three Inductor stays closer to eager PyTorch, by the errors of the long table.
+# Why is not shown. PyTorch adds up products of ``float16`` in ``float32``; what the
+# engine adds up in was not tested (``use_fp32_acc`` would ask for ``float32``). The
+# engines need less memory, but in a CUDA graph most of that lead is what the capture
+# takes on top, about as much for eager as for Inductor.
 
 # Needs a GPU: it draws what was measured.
 # Output varies: it draws timings.
@@ -1115,16 +1131,18 @@ plot_ready(table[table.precision == "mixed"])
 # cast by hand instead (see *Which norms look after themselves?*).
 #
 # **Right with Inductor, wrong in the engine.** Compare with eager PyTorch in the same
-# type. If that is as wrong, the model overflows, and Inductor hides it.
+# type. If that is as wrong, the type is at fault, here by an overflow, and Inductor
+# hides it.
 #
 # **An option changes nothing.** ``enabled_precisions`` is ignored. ``disable_tf32``
-# changes the engine here, but not its error. ``use_fp32_acc`` is for matrix products.
+# changes the engine here, but not its error. ``use_fp32_acc`` is for matrix products
+# in ``float16``.
 #
 # **Nothing is lowered.** ``enable_autocast=True`` alone changes nothing: the type that
 # it lowers to is ``None``. With ``torch.compile(backend="tensorrt")`` it has no effect
 # at all in this release; it needs the exported program.
 #
-# **The pattern finds one norm.** Patterns match from the beginning.
+# **The pattern finds one norm.** Patterns match from the beginning: write ``.*norm``.
 #
 # **It was lowered twice.** Autocast writes its casts into the exported program that it
 # is given. A second compilation without autocast still has them, and here it is wrong.
@@ -1199,8 +1217,8 @@ with tempfile.TemporaryDirectory() as folder:
 #
 # Takeaways
 # ---------
-# - The graph's types are the engine's types, and options that promise others do
-#   nothing: read the exported program.
+# - The graph's types are the engine's types, and ``enabled_precisions`` does nothing:
+#   read the exported program.
 # - The exception is ``torch.nn.RMSNorm``: its ``float32`` is lost on the way into the
 #   engine, and the answer is wrong without a message. Cast by hand.
 # - In ``float16`` the model is right for :recorded:`accuracy_half_tensorrt` of the

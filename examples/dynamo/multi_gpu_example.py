@@ -52,9 +52,9 @@ over gloo on the CPU.
 # %%
 # Compile on the second GPU
 # -------------------------
-# A compiler makes an engine for one GPU, *the current device*, and this is the first
-# one unless you say otherwise. So say it once, before anything is made. Then put the
-# model and its inputs there.
+# An *engine* is what TensorRT makes of a model. It is made for one GPU: *the current
+# device*, which is the first one unless you say otherwise. So say it once, before
+# anything is made. Then put the model and its inputs there.
 import codecs
 import contextlib
 import importlib
@@ -509,15 +509,16 @@ table.assign(**floors)
 
 # %%
 # TensorRT reaches :recorded:`of_limit_percent` percent of the limit, and is
-# :recorded:`encoder_speedup` times as fast as the best that PyTorch does alone. Do not
-# take that number with you: it comes from a mask. ``bert(ids)`` looks at its padding
-# mask and drops it if there is none, but not while it is traced or captured. Then
-# transformers makes a mask of its own, and with one PyTorch does not run its flash
-# attention. Eager shows it: in a CUDA graph it is no longer equal to itself, the error
-# is not 0. Without a mask, or with one that the batch needs, eight sentences in
-# BERT-base are no faster in TensorRT than in Inductor:
-# :doc:`torch_compile_transformers_example` measures all three. What follows compares
-# processes that all run TensorRT, so the model may stay as it is.
+# :recorded:`encoder_speedup` times as fast as the best that PyTorch does alone here
+# (``max-autotune`` is not run). Do not take that number with you: it comes from a mask.
+# ``bert(ids)`` looks at its padding mask and drops it if there is none, but not while
+# it is traced or captured. Then transformers makes a mask of its own, and with one
+# PyTorch does not run its flash attention. Eager shows it: in a CUDA graph it is no
+# longer equal to itself, the error is not 0. Without a mask, or with one that the batch
+# needs, eight sentences in BERT-base are no faster in TensorRT than in Inductor:
+# :doc:`torch_compile_transformers_example` measures all three. The next section
+# compares processes that all run TensorRT, so the model may stay as it is. The Llama
+# further below gets the same mask in every way, because it needs one.
 #
 # The next figure shows how long each way takes until it is ready; each was compiled
 # once. (Eager has nothing to compile; it stands at the first tick.)
@@ -624,7 +625,9 @@ else:
 # One process answers :recorded:`alone_sentences` sentences in a second. That agrees
 # with the latency above, though this is another process and the first GPU. Two
 # processes on two GPUs together answer :recorded:`both_sentences`, which is
-# :recorded:`two_over_one` times as many: almost nothing is lost.
+# :recorded:`two_over_one` times as many: almost nothing is lost. But nothing comes in
+# or goes out: each replays the same sentences, which stay on its GPU. A server also
+# makes tokens of texts and copies them, and for that its processes share one host.
 #
 # Two processes that share one GPU answer :recorded:`shared_over_one` times as many as
 # one, so the second makes it worse. Why is not shown. With batches of this size, one
@@ -705,8 +708,8 @@ if gpus:
 # block are cut by their outputs: a rank has half of the attention heads and half of the
 # feed-forward's inner values, and needs nobody for them. The last one of each block is
 # cut by its inputs. Each rank then has a sum over half of the terms, and one
-# ``all_reduce`` adds the two up. That makes two sums a layer, each of one vector a
-# token.
+# ``all_reduce`` adds the two up, on GPUs through NVIDIA's library NCCL. That makes two
+# sums a layer, each of one vector a token. Norms and head are not cut.
 HALVES = '''
 import json, os, statistics, sys, traceback
 from pathlib import Path
@@ -831,8 +834,9 @@ def loaded(rank, world, device):
 '''
 
 # %%
-# It compiles as one would on one GPU. The two ways with TensorRT differ in one option:
-# ``torch_executed_ops`` keeps the sums out of the engines.
+# It compiles as one would on one GPU, Inductor without ``max-autotune``. The two ways
+# with TensorRT differ in one option: ``torch_executed_ops`` keeps the sums out of the
+# engines.
 HALVES += """
 
 SUM = "torch.ops.tensorrt.fused_nccl_all_reduce.default"
@@ -874,6 +878,8 @@ def write(run, prompt, count, device):
 # a sum. The ruler chooses its number by the clock, so these few lines stand here in its
 # place. They take the median of nine rounds of 40 calls, without and with a CUDA graph.
 # The GPU's caches are not emptied in between, but the weights do not fit into them.
+# Each call takes the same token at the first position; attention goes over all slots
+# wherever it stands.
 HALVES += """
 
 def milliseconds(call):
@@ -1163,20 +1169,23 @@ for name, way in {"in_pytorch": IN_PYTORCH, "in_engine": IN_ENGINE}.items():
 # graph. Equal tokens: :recorded:`tokens_in_pytorch`. With the sums in the engine there
 # is :recorded:`engines_in_engine`, with equal tokens: :recorded:`tokens_in_engine`. A
 # half that did not add up could not come within the tolerance, so the sums do run in
-# there.
+# there. The same holds for a cache that is not written. All this was written without
+# CUDA graphs: what a graph answers is timed below, but not compared.
 #
 # Halves with TensorRT are no further off than the whole with TensorRT. Even eager
 # PyTorch on one GPU is a little off, though it runs the same code as the reference. Why
 # is not shown; one difference is that the reference's process still has
-# ``set_float32_matmul_precision("high")`` from the training.
+# ``set_float32_matmul_precision("high")`` from the training. It lets PyTorch multiply
+# ``float32`` with fewer digits, in TF32, and the angles of the positions are such a
+# product.
 #
 # What a half gains
 # -----------------
-# The layers' weights have to be read once for each token, here
-# :recorded:`llama_gb` GB. At the rate of a large copy that takes ``limit_ms``. Two GPUs
-# share them, so their limit is lower. What the ranks tell each other comes on top. In
-# the table, ``plain_ms`` is a token without a CUDA graph, ``graph_ms`` one with it, and
-# ``of_limit`` is the limit over ``graph_ms``.
+# The layers' weights have to be read once for each token, here :recorded:`llama_gb` GB.
+# At the rate of a large copy that takes ``limit_ms``. Two GPUs share them, so their
+# limit is lower. The cache is small beside them and not counted. What the ranks tell
+# each other comes on top. In the table, ``plain_ms`` is a token without a CUDA graph,
+# ``graph_ms`` one with it, and ``of_limit`` is the limit over ``graph_ms``.
 
 # Needs a GPU: it reports what was measured.
 # Output varies: latency.
@@ -1212,20 +1221,25 @@ halves_table.drop(columns="sum_us").round(4)
 # :recorded:`halves_over_whole_pytorch` with PyTorch; half would be perfect. Inductor is
 # the fastest, whole and in halves: it takes :recorded:`pytorch_over_tensorrt_1` of
 # TensorRT's time on one GPU, and :recorded:`pytorch_over_tensorrt_2` on two. Inductor
-# on one GPU is not far behind TensorRT on two. Why TensorRT is slower is not shown.
+# on one GPU is not far behind TensorRT on two. For one GPU the two ran on different
+# cards of one host. Why TensorRT is slower is not shown here; in
+# :doc:`torch_export_llama2`, with all layers and on one card, it loses by attention and
+# by norms.
 #
 # The sums of a token, measured alone, take :recorded:`sums_us` µs, a share of
-# :recorded:`sums_over_token` of the fastest half's time. Half of one GPU's time and the
-# sums together are still less than a token takes, for Inductor and for TensorRT. Where
-# the rest goes is not shown. So faster sums alone would not make the halves perfect.
-# (The program switches NVLink's multicast off, by ``NCCL_NVLS_ENABLE``. What the sums
-# take with it is not measured.)
+# :recorded:`sums_over_token` of the fastest half's time. Each is a graph of its own
+# there, and both ranks come to it together. In the model a rank may have to wait for
+# the other. Half of one GPU's time and the sums alone are still less than a token
+# takes, for Inductor and for TensorRT. Where the rest goes, to waiting or to what is
+# not cut, is not shown. (The program switches NVLink's multicast off, by
+# ``NCCL_NVLS_ENABLE``. What the sums take with it is not measured.)
 #
 # **Without a CUDA graph**, the place of the sums decides. With the sums in PyTorch,
 # halves are slower than one GPU, be it eager, Inductor or TensorRT. The host has to
-# start every kernel, sum and engine. A CUDA graph spares it that, and with one all
-# three gain from the second GPU. With the sums inside its engine, TensorRT needs a CUDA
-# graph the least: without one it is several times as fast as all other halves.
+# start every kernel, sum and engine; with another host, expect other numbers. A CUDA
+# graph spares it that, and with one all three gain from the second GPU. With the sums
+# inside its engine, TensorRT needs a CUDA graph the least: without one it is several
+# times as fast as all other halves.
 #
 # In a CUDA graph the two ways with TensorRT are close: sums inside the engine take
 # :recorded:`in_engine_over_in_pytorch` of the time with sums between engines. Each way
@@ -1362,9 +1376,9 @@ attempt("DTensors", planned, spread, torch.randn(1, 64))
 dist.destroy_process_group()
 
 # %%
-# It cannot: how a DTensor is spread is an object that the graph has no place for. That
-# is why this page cuts the weights by hand. ``torch.compile`` with TensorRT's backend
-# is meant to take DTensors. In the source of 2.14 it switches
+# Not like this: how a DTensor is spread is an object that this export has no place for.
+# That is why this page cuts the weights by hand. ``torch.compile`` with TensorRT's
+# backend is meant to take DTensors. In the source of 2.14 it switches
 # ``use_distributed_mode_trace`` on by itself where there is more than one rank. This
 # page does not run that, nor DTensors in PyTorch alone.
 #
@@ -1445,7 +1459,9 @@ for case, process in tried.items():
     print(f"{case.replace('_', ' ')}:", said or last_error(process))
 
 # %%
-# ``all agree`` is how it should look.
+# ``all agree`` is how it should look. (The reference is ``float32`` on the CPU, and
+# TensorRT may multiply ``float32`` in TF32: :doc:`mixed_precision_example`. So it need
+# not be equal.)
 #
 # **A wrong answer, and no error.** The input lies on the first GPU, the engine on the
 # second. With ``set_multi_device_safe_mode(False)``, which is also the default, nothing
@@ -1465,7 +1481,8 @@ for case, process in tried.items():
 # - The GPU is not chosen. Here the message misleads, because model and input are both
 #   on the second GPU. In the source of 2.14 the compiler first copies the example
 #   inputs to the current device, and that is the first GPU. So it is not ``to(device)``
-#   that mends it, but ``torch.cuda.set_device``.
+#   that mends it, but ``torch.cuda.set_device``. (By the source the option ``device``
+#   names another GPU for the copy; it is not tried here.)
 #
 # Two more were not brought about here.
 #
@@ -1488,10 +1505,12 @@ for case, process in tried.items():
 #    CUDA_VISIBLE_DEVICES=1 python serve.py &
 #
 # Split a model if one GPU cannot hold it, or if one answer has to come sooner; then put
-# each step into a CUDA graph, or the sums into the engine, or both. ``torchrun`` starts
-# the ranks. ``init_process_group`` then needs neither an address nor a rank, because
-# both stand in the environment. Torch-TensorRT has its own launcher with the main
-# options of ``torchrun``, which also leads TensorRT to PyTorch's NCCL:
+# each step into a CUDA graph, or the sums into the engine, or both. ``loaded`` does not
+# do for the first reason: it puts the whole model on each GPU, and cuts it there. Cut
+# such a model before it goes to a GPU. ``torchrun`` starts the ranks.
+# ``init_process_group`` then needs neither an address nor a rank, because both stand in
+# the environment. Torch-TensorRT has its own launcher with the main options of
+# ``torchrun``, which also leads TensorRT to PyTorch's NCCL:
 #
 # .. code-block:: bash
 #
@@ -1518,7 +1537,7 @@ for case, process in tried.items():
 #   :recorded:`engines_in_pytorch` engines where they stay in PyTorch. Without a CUDA
 #   graph, only halves with the sums in the engine are not slower than the whole.
 # - ``dist.all_reduce`` in place and ``dist.all_gather`` can be exported;
-#   ``async_op=True``, ``dist.broadcast`` and DTensors cannot.
+#   ``async_op=True``, ``dist.broadcast`` and DTensors could not, as written here.
 # - Choose the GPU first, put model and inputs there, and compare an answer with eager
 #   PyTorch: an input on the wrong GPU need not raise an error.
 

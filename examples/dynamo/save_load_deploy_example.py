@@ -11,17 +11,19 @@ At a glance
 - A loaded file answers as the module that was saved: the largest difference of a score
   is :recorded:`program_difference`, in three ways to save. In a CUDA graph the loaded
   model is :recorded:`loaded_speedup` times as fast as the best of PyTorch, the module
-  before it was saved :recorded:`compiled_speedup` times. Without a CUDA graph it loses
-  to Inductor in one.
+  before it was saved :recorded:`compiled_speedup` times. A loaded model comes without
+  a CUDA graph, and is then slower than Inductor in one.
 - A fresh Python process had its first answer after :recorded:`program_ready_s` s. Most
-  go into imports, the rest into the first call. The load itself is short: in another
-  start, the file of :recorded:`program_mb` MB took :recorded:`program_load_s` s.
+  go into imports and the start of CUDA, the rest into the first call. The load itself
+  is short: in another start, the file of :recorded:`program_mb` MB took
+  :recorded:`program_load_s` s.
 - The AOTInductor package is for C++ here. A C++ program runs it without Python, and its
   answer is right. In Python the load ends in a segmentation fault.
-- A raw engine needs :recorded:`raw_mb` MB of libraries and no PyTorch, the C++ program
-  :recorded:`cpp_mb` MB, Python :recorded:`python_mb` MB.
-- A record that names another system or GPU is refused. Another version of the record's
-  layout, and other bytes for TensorRT's release, are accepted.
+- A raw engine (TensorRT's own file) needs no PyTorch, and by ``ldd``
+  :recorded:`raw_mb` MB of libraries. The C++ program ran with :recorded:`cpp_mb` MB.
+  Python's packages have :recorded:`python_mb` MB.
+- An exported program whose record names another system or GPU is refused. Another
+  version of the record's layout, and other bytes for TensorRT's release, are accepted.
   On TensorRT-RTX ``hardware_compatible=True`` changes the record and not the engine.
 
 What you will learn
@@ -252,9 +254,10 @@ print(f"entry_over_engine = {len(data) / len(engine):.2f}")
 # %%
 # The engine stands in the file as base64 text, which makes the entry
 # :recorded:`entry_over_engine` times as large as the engine. Other fields tell a loader
-# about it: the version of the record's layout (its *ABI*), the device as index, compute
-# capability, kind and name, the names of inputs and outputs, whether other GPUs are
-# allowed, and the system. Which of them it compares is tried in *When it goes wrong*.
+# about it: the version of the record's layout (its *ABI*), the device as index,
+# :term:`compute capability`, kind and name, the names of inputs and outputs, whether
+# other GPUs are allowed, and the system. Which of them it compares is tried in *When it
+# goes wrong*.
 
 # Output varies: it names the device.
 WANTED = {"ABI": 0, "device": 2, "inputs": 4, "outputs": 5, "any GPU": 6, "system": 8}
@@ -682,8 +685,9 @@ pd.DataFrame(loads).T.round(3)
 # ``untraced`` is ``retrace=False``. The three that loaded give the very scores of the
 # module that was saved, and differ little in size and seconds, which were taken once.
 # Of the seconds until the first answer, most are ``begin_s``, and ``load_s`` is the
-# least. ``first_call_s`` holds the kernels that TensorRT-RTX makes; their part in it
-# was not measured. By the source of 2.14 a loaded module has no runtime cache, so each
+# least. A TensorRT-RTX engine gets its kernels in its first call, so ``first_call_s``
+# holds the making of them; their part in it was not measured. By the source of 2.14 a
+# loaded module has no :term:`runtime cache`, a file that keeps such kernels, so each
 # process makes them anew. A raw engine can have one
 # (:doc:`ahead_of_time_without_gpu`).
 #
@@ -744,6 +748,9 @@ except Exception as refused:
 # PyTorch does alone. ``compile_s`` of the compiled one is the build from the start of
 # this page, that of the loaded one is the time to load. The compiled module has made
 # its kernels in its first call, far above, so its ``first_call_s`` lacks them.
+#
+# PyTorch gets images and weights in ``channels_last``, the memory format in which a
+# pixel's channels lie side by side. TensorRT gets them as they are.
 
 # Needs a GPU: it measures.
 # Output varies: it prints timings.
@@ -776,20 +783,24 @@ table.round(4)
 # comes without one: capture it (:doc:`torch_export_cudagraphs`).
 #
 # The best of PyTorch is Inductor as it comes. With max-autotune it took far more
-# seconds, and was slower in a graph; why is not shown. TensorRT's ``error`` is the
-# larger one, several times Inductor's. It is the distance from eager in the same
-# float16, so it does not tell who is nearer to the exact answer. Loading adds nothing.
+# seconds, and was slower in a graph; why is not shown. Not tried: PyTorch with images
+# and weights as they are, or with each batch norm folded into the convolution before
+# it, as :doc:`vgg16_ptq` does by hand. Either could change the ratio.
 #
-# The loaded module's memory is ``NaN``: the ruler finds no engine in it.
+# TensorRT's ``error`` is several times Inductor's. It is the distance from eager in the
+# same float16, so it does not tell who is nearer to the exact answer. Loading adds
+# nothing. The loaded module's memory is ``NaN``: the ruler finds no engine in it.
 #
-# Seconds until ready against latency, in CUDA graphs. The seconds were taken once, and
-# those of the compiled module are too few: they are the build without its first call.
+# Seconds until ready against latency, in CUDA graphs. The seconds were taken once.
+# Those of the compiled module are of another kind: they lack its first call, and as the
+# first build of the page they hold what a compiler does once in a process, which the
+# other ways had behind them.
 
 # Needs a GPU: it draws what was measured.
 # Output varies: it draws timings.
 # Figure: In a CUDA graph the loaded module is :recorded:`loaded_speedup` times as fast
 #   as the best of PyTorch, the module compiled here :recorded:`compiled_speedup` times.
-#   The loaded one is ready sooner, although only its seconds hold the first call.
+#   The loaded one is ready sooner; the compiled one's seconds lack its first call.
 plot_ready(table)
 
 # %%
@@ -892,11 +903,13 @@ libraries.rename(lambda file: file.name).head(10).round(0)
 # largest. TensorRT's is one of them, with :recorded:`raw_mb` MB. Nearly all of the rest
 # is PyTorch and what PyTorch is linked with, whatever the model uses of it.
 #
-# In Python all of the packages come along. Python itself and NumPy are not counted.
+# In Python all of the packages come along, with every file in them: also those that
+# ``ldd`` does not see. Python itself and NumPy are not counted.
 
 # Output varies: what is installed.
-# Figure: A raw engine needs :recorded:`raw_mb` MB, a C++ program with PyTorch's
-#   libraries :recorded:`cpp_mb` MB, Python's packages :recorded:`python_mb` MB.
+# Figure: By ``ldd`` a raw engine needs :recorded:`raw_mb` MB, a C++ program with
+#   PyTorch's libraries :recorded:`cpp_mb` MB; Python's packages have
+#   :recorded:`python_mb` MB.
 packages = ("torch", "torch_tensorrt", "triton", "nvidia", "tensorrt*")
 folders = [found for pattern in packages for found in site.glob(pattern)]
 walks = [os.walk(found, followlinks=True) for found in folders]
@@ -949,7 +962,9 @@ print("Without the runtime's library: exit status", code, *errors.splitlines()[:
 
 
 # %%
-# With these libraries alone the program runs to its end, and its answer is right. The
+# With these libraries alone the program runs to its end, and its answer is right. Here
+# the engine does the model's work. A model with convolutions left in PyTorch can need
+# more: cuDNN opens parts of itself by name, where ``ldd`` does not see them. The
 # warning is about the machine of the recording, which has several GPUs.
 #
 # From the package to the first answer it takes :recorded:`cpp_ready_s` s. That span is
@@ -1147,8 +1162,10 @@ for name, (code, said, errors) in zip(RECORDS, ends):
 # TensorRT engine" names neither GPU: read field ``device`` of the record.
 #
 # The others are accepted, and that is a warning. Torch-TensorRT's library has messages
-# about another ABI, but none came. The release in the engine's bytes was not missed
-# either; whether TensorRT reads those bytes at all, we do not know. So do not rely on a
+# about another ABI, but none came: by its source it compares the ABI where PyTorch's
+# C++ reads the engine, as it does for TorchScript, and not on the way of an exported
+# program, which we took. The release in the engine's bytes was not missed either;
+# whether TensorRT reads those bytes at all, we do not know. So do not rely on a
 # refusal: keep the releases beside the file, and compare them yourself.
 #
 # Apart from the bytes of the release the engine is this machine's own each time: this
@@ -1178,7 +1195,7 @@ print(f"neither_ms = {latency(captured(lambda: compiled(images)))[0]:.3f}")
 # difference is too small to count.
 #
 # With ``hardware_compatible`` the engine is the same, byte for byte. On TensorRT-RTX
-# the option thus takes away the loader's refusal, and makes nothing that would run on
+# the option here takes away the loader's refusal, and makes nothing that would run on
 # another GPU if the plain engine does not. With ``version_compatible`` it is another
 # engine; what that gains was not tried.
 #
@@ -1197,9 +1214,9 @@ print("raw engine, older TensorRT: exit status", code, *errors.splitlines()[-2:]
 # engine that an older release has built is not tried.
 #
 # **The module has no graph to save.** What ``torch.compile`` returns compiles in its
-# first call, and again for other shapes. Of the two, only what
-# ``torch_tensorrt.compile`` made ahead of time can be saved. The message does not speak
-# of ``torch.compile``: it says ``nn.Module``, and what it accepts instead.
+# first call, and again for other shapes. It cannot be saved; what
+# ``torch_tensorrt.compile`` made ahead of time can. The message does not speak of
+# ``torch.compile``: it says ``nn.Module``, and what it accepts instead.
 
 try:
     lazily = torch.compile(model, backend="tensorrt")
@@ -1255,7 +1272,8 @@ except ValueError as refused:
 #      - PyTorch's libraries and ``libtorchtrt_runtime.so``, no Python. Linux. Where it
 #        is made: ``g++`` and a CUDA toolkit.
 #    * - Raw engine
-#      - Applications without PyTorch, DeepStream, Triton's TensorRT backend.
+#      - Applications without PyTorch. DeepStream and Triton's TensorRT backend are
+#        built on standard TensorRT: not tried here, and not for a TensorRT-RTX engine.
 #      - TensorRT's library; no release but the one that built it was tried. The whole
 #        model is one engine.
 #    * - ``torchscript``
@@ -1283,8 +1301,8 @@ except ValueError as refused:
 # ---------
 # - ``torch_tensorrt.save`` and ``torch.export.load`` are enough for Python: a file of
 #   :recorded:`program_mb` MB, a largest difference of :recorded:`program_difference`.
-#   The first answer came after :recorded:`program_ready_s` s, for the sake of the
-#   imports and the first call. The load took :recorded:`program_load_s` s.
+#   The first answer came after :recorded:`program_ready_s` s, most of them imports and
+#   the start of CUDA. The load took :recorded:`program_load_s` s in another start.
 # - A file costs no speed: :recorded:`loaded_speedup` times as fast as the best of
 #   PyTorch when loaded, :recorded:`compiled_speedup` as compiled. Both are in a CUDA
 #   graph, which you capture after the load.
@@ -1292,7 +1310,7 @@ except ValueError as refused:
 # - For C++ there is the AOTInductor package, with :recorded:`cpp_mb` MB of libraries;
 #   its first answer came :recorded:`cpp_ready_s` s after the load began. In Python it
 #   crashed. Without PyTorch there is the raw engine, with :recorded:`raw_mb` MB.
-# - The loader refuses another system and another GPU. It did not refuse another ABI,
-#   nor other bytes for TensorRT's release: compare releases yourself.
+# - The loader of an exported program refused another system and another GPU, but not
+#   another ABI, nor other bytes for TensorRT's release: compare releases yourself.
 
 # sphinx_gallery_tags = ["deployment", "C++", "AOTInductor", "torch.export"]

@@ -22,7 +22,7 @@ At a glance
   :recorded:`ready_vae_decoder_pytorch` s (once). The text encoder has
   :recorded:`speed_text_encoder` of Inductor's speed.
 - Without CUDA graphs TensorRT is ahead of Inductor in all three parts, and far ahead
-  in the UNet. (Parts alone; no picture was timed in this way.)
+  in text encoder and UNet. (Parts alone; no picture was timed in this way.)
 - After 30 steps, with random weights, the latents in float16 are off from float32 by
   :recorded:`drift_tensorrt` in TensorRT, and by :recorded:`drift_eager` in eager. A
   small model that was trained draws digits that look the same in both.
@@ -564,7 +564,9 @@ error = check(quick, decoder, example("vae_decoder"), latents, TOLERANCE, "decod
 # A GPU is no faster than its arithmetic or its memory. ``FlopCounterMode`` adds up the
 # operations of convolutions, products and attention in one call. Each weight has to be
 # read once, and input and output pass once. What passes between the layers is not
-# counted. The larger of the two times is the limit.
+# counted. The larger of the two times is the limit. For the text encoder it is too
+# high: its table of tokens is counted whole, but a call reads only the rows that it
+# needs.
 
 # Needs a GPU: it measures the GPU.
 # Output varies: rates.
@@ -677,9 +679,16 @@ def record(part, module, inputs, fresh, ways):
 #
 # Each runs once a picture. For the decoder, TensorRT behind ``torch.compile`` has rows
 # of its own. ``speedup`` is over PyTorch's best in a CUDA graph: above 1 the row is
-# faster. transformers gives the text encoder an explicit causal mask when it is traced
-# or captured, so in all rows but those of eager without a CUDA graph. PyTorch's flash
-# attention takes no such mask; what it would gain without one is not measured.
+# faster.
+#
+# In the text encoder no position may look ahead. transformers asks for that with a flag
+# where eager runs as it comes. While a compiler traces, ``torch.export`` too, or a CUDA
+# graph is captured, it makes a mask instead. So all rows of the text encoder have the
+# mask, TensorRT's too, except eager's without a CUDA graph. The answer is the same
+# (eager's error in a CUDA graph is 0), the work is not: PyTorch's own flash attention
+# takes no mask, and cuDNN's, which PyTorch prefers on this GPU, takes one but can be
+# slower with it (:doc:`torch_compile_transformers_example`). Which kernel ran here is
+# not listed, and what PyTorch would gain with the flag is not measured.
 
 # Needs a GPU: it measures.
 # Output varies: it is measured.
@@ -697,7 +706,7 @@ pd.concat(tables.values())[["model", "backend", "latency_ms", "speedup"]]
 # TensorRT's errors are within what is allowed, but larger than Inductor's.
 #
 # What sets the ways apart on the decoder? Add up the GPU's time by kind of kernel
-# (matrix products count as convolutions), and count what each way launches.
+# (matrix products count as convolutions), and count the kernels that each way launches.
 
 # Needs a GPU: it shows what was measured.
 # Output varies: it is measured.
@@ -873,10 +882,11 @@ for kind in ("attention", "convolutions"):
 kinds
 
 # %%
-# As on the small UNet, TensorRT loses in all kinds of kernels, though it launches
-# fewer: attention takes it :recorded:`unet_attention_TensorRT` ms and Inductor
+# As on the small UNet, TensorRT loses though it launches fewer kernels: attention takes
+# it :recorded:`unet_attention_TensorRT` ms and Inductor
 # :recorded:`unet_attention_Inductor` ms, convolutions and products
 # :recorded:`unet_convolutions_TensorRT` and :recorded:`unet_convolutions_Inductor` ms.
+# In the rest it loses as well, where on the small one the two were about equal.
 # Why these kernels are slower is not shown. TensorRT-RTX is not made for this GPU; on
 # an RTX GPU the outcome may be another.
 #
@@ -914,7 +924,8 @@ table
 #
 # The figure shows how much of the limit is reached. It is not a strict one: Inductor's
 # convolutions alone take less time than the limit of the whole decoder; why is not
-# shown.
+# shown. And the text encoder reaches less of it than is shown, for its limit is too
+# high (see above).
 
 # Needs a GPU: it shows what was measured.
 # Output varies: it is measured.
@@ -1013,8 +1024,8 @@ ratios.T.assign(seconds=took.median()).round(3)
 # mix (:recorded:`mixed_low_tensorrt` to :recorded:`mixed_high_tensorrt`).
 #
 # The UNet's share is :recorded:`unet_share`, by its latency in the table. A faster
-# decoder can save no more than what is left, and with more steps that share is smaller
-# still. To gain more, the UNet would have to be faster in TensorRT than in Inductor,
+# decoder can save no more than what is left, and with more steps less is left for it.
+# To gain more, the UNet would have to be faster in TensorRT than in Inductor,
 # and no try above made it so.
 #
 # Eager takes :recorded:`mixed_gain_eager` times as long as the fastest mix, but not for
@@ -1442,7 +1453,7 @@ note("file_mb", round((folder / "decoder.ep").stat().st_size / 1e6))
 # Takeaways
 # ---------
 #
-# - Compile parts, not pipelines. In a CUDA graph the decoder in TensorRT has
+# - Choose the compiler part by part. In a CUDA graph the decoder in TensorRT has
 #   :recorded:`speed_vae_decoder` times the speed of PyTorch's best, the UNet
 #   :recorded:`speed_unet`. Without a graph TensorRT is ahead in all parts.
 # - The part that takes the time decides. The UNet's share of a picture is
@@ -1450,8 +1461,8 @@ note("file_mb", round((folder / "decoder.ep").stat().st_size / 1e6))
 #   from noise (:recorded:`mixed_low_pytorch` to :recorded:`mixed_high_pytorch`).
 #   TensorRT for all takes :recorded:`mixed_gain_tensorrt` times as long as the fastest
 #   mix.
-# - Keep operators together that can be fused. With the decoder's group norm left in
-#   PyTorch it takes :recorded:`norm_apart` times as long.
+# - Leave no operator out of the engine unmeasured. With its group norm left in PyTorch
+#   the decoder takes :recorded:`norm_apart` times as long.
 # - Try options on a small UNet first. Here none helped, and Inductor's lead,
 #   :recorded:`gain_Inductor`, told beforehand what the whole UNet would be like. An
 #   option may also yield an engine that does not start.
@@ -1460,7 +1471,7 @@ note("file_mb", round((folder / "decoder.ep").stat().st_size / 1e6))
 #   eager, :recorded:`drift_bfloat16` in eager bfloat16.
 # - Build ahead of time: ``torch.compile`` with TensorRT stalls for
 #   :recorded:`call_1_easy_s` s at the first call and for :recorded:`call_6_easy_s` s at
-#   the next shape.
+#   the next shape, on the small model of the digits (once).
 #
 # More about the backend: `torch.compile with TensorRT
 # <https://docs.pytorch.org/TensorRT/user_guide/compilation/torch_compile.html>`_.

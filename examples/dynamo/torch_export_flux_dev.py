@@ -8,20 +8,22 @@ gains, what a build takes in memory, and how long a picture takes.
 At a glance
 -----------
 
-- On this H100 PyTorch alone is faster. A step of the whole transformer at 1024 x 1024
-  takes Inductor :recorded:`whole_inductor_ms` ms, TensorRT
+- On this H100 PyTorch alone is faster. TensorRT here is TensorRT-RTX, which does not
+  list this GPU; TensorRT for data centers was not measured. A step of the whole
+  transformer at 1024 x 1024 takes Inductor :recorded:`whole_inductor_ms` ms, TensorRT
   :recorded:`whole_tensorrt_ms` and eager :recorded:`whole_eager_ms`, each in a CUDA
   graph. TensorRT has :recorded:`speed_whole` times the speed of the best that PyTorch
-  does alone. A picture of 28 steps takes :recorded:`picture_inductor_s`,
-  :recorded:`picture_tensorrt_s` and :recorded:`picture_eager_s` s.
+  does alone. The 28 steps of a picture, without text encoders and decoder, take
+  :recorded:`picture_inductor_s`, :recorded:`picture_tensorrt_s` and
+  :recorded:`picture_eager_s` s.
 - TensorRT cannot win here without faster matrix products. On three blocks they reach
-  :recorded:`products_tensorrt_reached` of the limit, Inductor's
+  :recorded:`products_tensorrt_reached` of the rate of one large product, Inductor's
   :recorded:`products_inductor_reached`. It is ahead in none of products, attention and
   the rest, so a mixture of these groups gains nothing either.
 - One measure helped TensorRT: attention left in PyTorch took
-  :recorded:`gain_in_pytorch` off. Nothing else took off the ``2 %`` that it had to:
-  positions computed once, one product for query, key and value, transposed matrices,
-  float16. FP8 lost.
+  :recorded:`gain_in_pytorch` off a step of three blocks. Nothing else took off the
+  ``2 %`` that it had to: no transpositions, positions computed once, one product for
+  query, key and value, transposed matrices, float16. FP8 lost.
 - Two engines with weights as inputs serve all blocks. They were ready in
   :recorded:`ready_tensorrt_s` s and left the host's peak at
   :recorded:`highest_host_gib` GiB; one engine would need :recorded:`whole_host_gib`, by
@@ -214,9 +216,11 @@ def stage(name):
 
 
 # %%
-# Now export, compile, call. ``truncate_double=True`` is needed, because the model
-# computes the angles of positions in float64, which TensorRT does not have.
-# ``min_block_size=1`` makes an engine of every part that can be one, however small.
+# Now export, compile, call. Torch-TensorRT has TensorRT build an *engine* from the
+# exported model: an optimized program, here with the weights inside.
+# ``truncate_double=True`` is needed, because the model computes the angles of positions
+# in float64, which TensorRT does not have. ``min_block_size=1`` makes an engine of
+# every part that can be one, however small.
 
 # Output varies: seconds.
 OPTIONS = {"min_block_size": 1, "truncate_double": True}
@@ -752,12 +756,12 @@ pd.DataFrame(parts).T.round(2)
 # One engine for each kind of block
 # ---------------------------------
 #
-# Another thing to try is for the build, not for speed. Blocks of a kind differ in
-# their weights alone. If weights are *inputs* of an engine, one engine serves all
-# blocks of its kind: two engines for 57 blocks, built from two blocks. The weights stay
-# PyTorch's tensors. Other weights, such as those with a LoRA fused in, need no new
-# build and no refit. The whole model below is checked in this form: 57 sets of weights
-# go through two engines.
+# Another thing to try is for the build, not for speed. Blocks of a kind differ in their
+# weights alone. If weights are *inputs* of an engine, one engine serves all blocks of
+# its kind: two engines for 57 blocks, built from two blocks. The weights stay PyTorch's
+# tensors. Other weights, such as those with a LoRA fused in, need no new build, and no
+# *refit*, which swaps the weights inside an engine. The whole model below is checked in
+# this form: 57 sets of weights go through two engines.
 #
 # ``functional_call`` runs a module with other tensors in place of its parameters. The
 # block hides in a list, so that its own weights are no part of the module. ``turned``
@@ -848,7 +852,8 @@ error = check(kinds, few, fresh, inputs, TOLERANCE, "an engine for each kind")
 # - *Without transpositions.* PyTorch's attention takes heads before tokens, and what
 #   the option leaves in PyTorch gets tensors that an engine has transposed. An operator
 #   of our own takes tokens before heads, as the projections leave them, and hands views
-#   to PyTorch's kernel. Torch-TensorRT has no converter for it, so it stays in PyTorch.
+#   to PyTorch's kernel. Torch-TensorRT has no *converter* for it, which would translate
+#   it for TensorRT, so it stays in PyTorch.
 # - *Matrices stored transposed.* A linear layer stores a matrix by its outputs, a
 #   product reads it by its inputs.
 # - *Positions computed once.* The rotations are the same in all steps of a picture.
@@ -1116,6 +1121,10 @@ where.round(2)
 # one engine, in the last row, they add up to nearly the step. There the rest is
 # smaller, but still more than twice Inductor's, and the step is no faster.
 #
+# The profile of a single call is rough: in the table of measures the kernels of this
+# very recipe add up to more, products too. But in both profiles, and in one engine,
+# products take TensorRT much longer than they take Inductor.
+#
 # Attention and products alone take TensorRT about as long as Inductor's whole step, in
 # both forms. With no rest at all it would draw level at best: it needs faster products.
 #
@@ -1215,7 +1224,10 @@ stage(f"{3 * units} blocks made")
 note(whole_without_blocks=f"{without_blocks(whole):.2f}")
 
 # %%
-# :recorded:`whole_blocks` blocks, and :recorded:`whole_gib` GiB of weights.
+# :recorded:`whole_blocks` blocks, and :recorded:`whole_gib` GiB of weights. Without its
+# blocks the answer is off by :recorded:`whole_without_blocks`, again more than the
+# check allows. That shows that the blocks count, not that each is right: a single wrong
+# one among so many might pass.
 #
 # A picture is 28 steps from noise, with the schedule of FLUX.1-dev. The transformer
 # tells in which direction the latents have to go, and the scheduler takes a step. Text
@@ -1367,6 +1379,12 @@ note(drift_text=f"{drift(another)[-1]:.2f}")
 #
 # The drift is largest after the first step and falls: the latents' way grows faster
 # than their distance from eager's. Measured by that way, errors do not build up here.
+# That it starts near a tenth, far above the error of a step, fits the latents: they are
+# rounded to bfloat16 after each step, as in ``FluxPipeline``, and the first way is
+# short. A simulation outside of this page had the error of Inductor's step, random
+# directions and no transformer. With latents in bfloat16 its drift began near a tenth
+# and fell too; with latents in float32 it stayed at the error of a step.
+#
 # The way of running that does not round the time ends farthest from eager. That fits
 # the rounding, and does not make it the worst: which is closest to the exact latents
 # was not measured, and with random weights the latents show no picture.
@@ -1399,12 +1417,14 @@ memory.round(1)
 # may take while it runs. Neither gives the host more memory. So where the host's memory
 # runs out, neither helps.
 #
-# With weights as inputs, what a build takes did not grow with the model. The host's
-# peak was :recorded:`highest_host_gib` GiB before the whole model was made, from the
-# trials on few blocks, and stayed there. Nor does the GPU hold the weights twice: with
-# TensorRT, tensors take hardly more than with eager. With Inductor they take some GiB
-# more, but not for its own sake. The changed model's joined matrices for query, key and
-# value are new ones, while the model that it was made from keeps the old.
+# With weights as inputs, the whole is built from two blocks as well. The host's peak
+# was :recorded:`highest_host_gib` GiB before the whole model was made, from the trials
+# on few blocks, and the build did not raise it. Nor does the GPU hold the weights
+# twice, as it does with one engine, which the driver's column shows for few blocks:
+# with two engines, tensors take hardly more than with eager, and the driver tells
+# little more. With Inductor they take some GiB more, but not for its own sake. The
+# changed model's joined matrices for query, key and value are new ones, while the model
+# that it was made from keeps the old.
 #
 # When it goes wrong
 # ------------------
@@ -1417,8 +1437,8 @@ alone = partial(torch_tensorrt.dynamo.compile, program, arg_inputs=inputs[4:5])
 tried("positions", partial(alone, min_block_size=1))
 
 # %%
-# **Another size of picture.** An engine has its shapes built in. Half of the
-# tokens:
+# **Another size of picture.** These engines have the shapes of their export built in.
+# Half of the tokens:
 
 # Needs a GPU: on a CPU no engine runs.
 # Output varies: the message depends on the version.
@@ -1491,6 +1511,11 @@ note(saved=saved)
 #    config = pipeline.transformer.config
 #    pipeline.transformer = InPipeline(run, inputs, config)
 #
+# The answer is the graph's own tensor, which the next call overwrites. With a negative
+# prompt and ``true_cfg_scale`` above 1, ``FluxPipeline`` calls twice in a step and then
+# compares the two. So return ``self.replay().clone()`` there, or it compares an answer
+# with itself, and the prompt is lost without a message.
+#
 # Which way?
 #
 # - *On an H100*: Inductor on repeated blocks. It makes a picture in
@@ -1522,14 +1547,14 @@ note(saved=saved)
 #   :recorded:`whole_tensorrt_ms`, eager :recorded:`whole_eager_ms`; TensorRT has
 #   :recorded:`speed_whole` times the speed of the best that PyTorch does alone.
 # - To win, TensorRT needs faster products: its own reach
-#   :recorded:`products_tensorrt_reached` of the limit, Inductor's
+#   :recorded:`products_tensorrt_reached` of the rate of one large product, Inductor's
 #   :recorded:`products_inductor_reached`. No mixture of groups of kernels wins, because
 #   TensorRT is the fastest at none.
 # - Leaving attention in PyTorch took :recorded:`gain_in_pytorch` off the time of few
 #   blocks. No other measure was kept, and FP8 was slower than bfloat16.
-# - Blocks of a kind can share an engine whose weights are inputs, and that costs no
-#   speed. Those of the whole were ready in :recorded:`ready_tensorrt_s` s, and the
-#   host's peak on this page was :recorded:`highest_host_gib` GiB, in place of
+# - Blocks of a kind can share an engine whose weights are inputs, and on three blocks
+#   that cost no speed. Those of the whole were ready in :recorded:`ready_tensorrt_s` s,
+#   and the host's peak on this page was :recorded:`highest_host_gib` GiB, in place of
 #   :recorded:`whole_host_gib` GiB for one engine, by proportion.
 # - Inductor can share as well: ``compile_repeated_blocks`` was ready in
 #   :recorded:`ready_repeated_s` s in place of :recorded:`ready_inductor_s`, with a step
