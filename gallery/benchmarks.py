@@ -41,6 +41,8 @@ ABOUT_THE_METHOD = {
     "multi_gpu_example": "64x128",
     "torch_compile_transformers_example": ".* all-true mask",
 }
+# Models that have several names in recordings, and the one that the results use.
+SAME_MODEL = {"MiniLM": "all-MiniLM-L6-v2", "MiniLM-L6": "all-MiniLM-L6-v2"}
 # A table that has this many of the columns means to be a benchmark.
 ENOUGH = 6
 
@@ -132,6 +134,7 @@ def all_rows(tutorials: list[Tutorial]) -> pd.DataFrame:
             facts = tutorial.recording.provenance
             keys = ("gpu", "tensorrt_flavor", "tensorrt", "torch", "recorded")
             frame = frame.assign(**{key: facts[key] for key in keys})
+            frame["model"] = frame.model.replace(SAME_MODEL)
             frame.insert(0, "tutorial", tutorial.name)
             frames.append(frame)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

@@ -182,6 +182,15 @@ def test_a_case_that_two_tutorials_measured_is_one_in_the_results(tmp_path):
     ]
 
 
+def test_a_model_with_two_names_is_one_in_the_results(tmp_path):
+    names = {"first": "MiniLM", "second": "MiniLM-L6"}
+    tutorials = [
+        made(tmp_path, CELL, [table(ROWS.assign(model=model))], [], name=name)
+        for name, model in names.items()
+    ]
+    assert list(distinct(all_rows(tutorials)).model) == ["all-MiniLM-L6-v2"]
+
+
 def bound(tmp_path, without_ms: float, **floors: float) -> str:
     frame = benchmark_rows(
         ("Inductor, CUDA graph", 1.0, 1.0),
