@@ -19,6 +19,8 @@ from gallery.tutorial import all_tutorials, recording_folder
 KEYS = ["tutorial", *GROUP]
 # Rows in a CUDA graph move by this much from one recording to the next.
 AGAIN = 0.03
+# How many cases are told in words; a table holds all.
+TOLD = 5
 
 
 def machines() -> list[str]:
@@ -97,6 +99,9 @@ def _keys(found: pd.DataFrame) -> list[tuple]:
 def sentences(both: pd.DataFrame, ours: str, theirs: str) -> list[str]:
     """Where two machines differ by more than their spread, in words.
 
+    The cases in which another side wins come first, then those that are furthest apart;
+    beyond `TOLD` they are only counted.
+
     Parameters
     ----------
     both
@@ -104,11 +109,20 @@ def sentences(both: pd.DataFrame, ours: str, theirs: str) -> list[str]:
     ours, theirs
         From `labels`.
     """
-    return [
+    apart = both[both.differs]
+    other_winner = (apart.speedup_one > 1) != (apart.speedup_other > 1)
+    ratio = apart.speedup_other / apart.speedup_one
+    further = ratio.where(ratio > 1, 1 / ratio)
+    apart = apart.assign(other_winner=other_winner, further=further)
+    apart = apart.sort_values(["other_winner", "further"], ascending=False)
+    told = [
         f"On {theirs} TensorRT is {row.speedup_other:.2f} times as fast as the best of "
         f"PyTorch ({row.model}, {row.shape}), on {ours} {row.speedup_one:.2f} times."
-        for row in both[both.differs].itertuples()
+        for row in apart.head(TOLD).itertuples()
     ]
+    if more := len(apart) - len(told):
+        told.append(f"So it is in {more} more of {len(both)} cases: see the table.")
+    return told
 
 
 def table(both: pd.DataFrame, ours: str, theirs: str) -> Table:

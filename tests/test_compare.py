@@ -164,6 +164,25 @@ def test_apart_means_more_than_the_spread(monkeypatch, ours, theirs, differs):
     assert list(compare.beside("one", "other").differs) == [differs]
 
 
+def test_the_cases_with_another_winner_are_told_first_and_few_in_all(monkeypatch):
+    milliseconds = {"one": [0.5, 0.9, 0.7, 0.7, 0.7, 0.7, 0.7, 2.0]}
+    milliseconds["other"] = [0.1, 1.2, 0.5, 0.5, 0.5, 0.5, 0.5, 2.0]
+    on = {
+        machine: pd.concat(
+            [frame(ms, ms).assign(shape=f"{row}x3") for row, ms in enumerate(each)]
+        )
+        for machine, each in milliseconds.items()
+    }
+    monkeypatch.setattr(compare, "cases_on", on.get)
+    first, second, *others, last = compare.sentences(
+        compare.beside("one", "other"), "H100", "L40S"
+    )
+    assert "0.83 times as fast as the best of PyTorch (net, 1x3)" in first
+    assert "10.00 times as fast as the best of PyTorch (net, 0x3)" in second
+    assert len(others) == 3
+    assert last == "So it is in 2 more of 8 cases: see the table."
+
+
 def test_nothing_in_common(monkeypatch):
     on = {"one": frame(1, 1), "other": frame(1, 1).assign(shape="1x4")}
     monkeypatch.setattr(compare, "cases_on", on.get)
