@@ -42,7 +42,8 @@ def test_benchmark_is_written_like_the_others(name):
     frame = None if tutorial.recording is None else benchmark(tutorial)
     if frame is None:
         pytest.skip(f"{name} has no recorded benchmark")
-    assert frame["precision"].isin(["float32", "float16", "bfloat16"]).all()
+    precisions = ["float32", "TF32", "float16", "bfloat16", "mixed"]
+    assert frame["precision"].isin(precisions).all()
     # The yardstick: the fastest of what PyTorch does alone.
     for _, group in frame.groupby(GROUP, sort=False):
         alone = group[group.backend.str.match("(?:eager|Inductor).*, CUDA graph$")]
