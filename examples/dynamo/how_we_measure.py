@@ -818,8 +818,9 @@ for host, table in repeats.items():
 #
 # One thing stays uneven on all pages. TensorRT takes the weights as constants, so it
 # can compute with them while it builds. Inductor does so only with its option
-# ``freezing``, which is not measured: weights could not be changed any more, as they
-# still can in a module of PyTorch. It could only help Inductor.
+# ``freezing``, which is measured only where a page says so: weights cannot be changed
+# any more then, as they still can in a module of PyTorch. It could make Inductor
+# faster.
 #
 # Before the table the limit: nothing is faster than the arithmetic at the rate of a
 # large matrix product, or than reading the weights at the rate of a large copy.
