@@ -43,6 +43,8 @@ ABOUT_THE_METHOD = {
 }
 # Models that have several names in recordings, and the one that the results use.
 SAME_MODEL = {"MiniLM": "all-MiniLM-L6-v2", "MiniLM-L6": "all-MiniLM-L6-v2"}
+# The same of shapes: GPT-2 in both tutorials has a cache of 1024 slots.
+SAME_SHAPE = {"1 token, 1024 slots": "1 token"}
 # A table that has this many of the columns means to be a benchmark.
 ENOUGH = 6
 
@@ -134,7 +136,7 @@ def all_rows(tutorials: list[Tutorial]) -> pd.DataFrame:
             facts = tutorial.recording.provenance
             keys = ("gpu", "tensorrt_flavor", "tensorrt", "torch", "recorded")
             frame = frame.assign(**{key: facts[key] for key in keys})
-            frame["model"] = frame.model.replace(SAME_MODEL)
+            frame = frame.replace({"model": SAME_MODEL, "shape": SAME_SHAPE})
             frame.insert(0, "tutorial", tutorial.name)
             frames.append(frame)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

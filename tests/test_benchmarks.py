@@ -168,12 +168,12 @@ def test_float32_is_no_case_because_only_tensorrt_multiplies_in_tf32(tmp_path):
     assert list(found.precision) == ["TF32"]
 
 
-def test_a_case_that_two_tutorials_measured_is_one_in_the_results(tmp_path):
+def test_of_a_case_that_two_tutorials_measured_the_fastest_engine_stays(tmp_path):
     tutorial = made(tmp_path, CELL, [table(ROWS)], [])
     rows = all_rows([tutorial])
-    faster = rows.assign(tutorial="later", speedup=rows.speedup * 2)
-    other = faster.assign(shape="8x3")
-    both = pd.concat([rows, faster, other], ignore_index=True)
+    slower = rows.assign(tutorial="later", latency_ms=rows.latency_ms * 2, speedup=2.0)
+    other = slower.assign(shape="8x3")
+    both = pd.concat([slower, other, rows], ignore_index=True)
     assert list(cases(both).tutorial) == ["later", "later", "made"]
     found = distinct(both)
     assert list(zip(found.tutorial, found["shape"])) == [
