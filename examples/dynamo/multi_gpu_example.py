@@ -17,8 +17,9 @@ At a glance
   :recorded:`halves_over_whole_pytorch` with the best of PyTorch alone.
 - TensorRT loses this decoding. In CUDA graphs Inductor takes
   :recorded:`pytorch_over_tensorrt_1` of its time on one GPU, and
-  :recorded:`pytorch_over_tensorrt_2` in halves. Its lead on the sentences,
-  :recorded:`encoder_speedup`, is not one of compilers: PyTorch is held up by a mask.
+  :recorded:`pytorch_over_tensorrt_2` in halves. TensorRT's lead on the
+  sentences, :recorded:`encoder_speedup`, is not one of compilers: PyTorch is held up by
+  a mask.
 - TensorRT can add the halves up inside the engine: :recorded:`engines_in_engine` engine
   in place of :recorded:`engines_in_pytorch`. In a CUDA graph that gains little. Without
   one it decides: all other halves are then slower than the whole.
