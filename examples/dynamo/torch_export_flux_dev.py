@@ -1199,9 +1199,11 @@ def two_at_once():
 note(batch_gain=f"{tried('two at once', two_at_once) or NONE:.2f}")
 
 # %%
-# With TensorRT, two at once go :recorded:`batch_gain` times as fast as one after the
-# other. That is little: one picture has thousands of rows already. Inductor was not
-# tried with two.
+# Do not rely on the :recorded:`batch_gain` above. A CUDA graph does not keep what it
+# replays, and ``two_at_once`` keeps no other reference to the engines for two pictures:
+# the capture of the second graph collects garbage, and they go before they are timed.
+# The function has to hold them, as ``waterfall`` does; in this recording it did not. So
+# what two at once gain is not known here, for TensorRT or for Inductor.
 #
 # The whole model
 # ---------------
