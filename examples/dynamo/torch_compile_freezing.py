@@ -17,8 +17,8 @@ At a glance
   :recorded:`lead_bert` on BERT-base, :recorded:`before_sam2` and :recorded:`lead_sam2`
   on SAM2's mask decoder, :recorded:`before_decoder` and :recorded:`lead_decoder` on
   Stable Diffusion's decoder.
-- Frozen weights cannot be changed: new ones are ignored without a word, and the old
-  ones stay in memory a second time. Where you update weights, leave it off.
+- Weights that freezing has merged or folded cannot be changed: new ones are ignored
+  without a word. Others are noticed. Where you update weights, leave it off.
 
 What you will learn
 -------------------
@@ -121,13 +121,13 @@ engine = torch_tensorrt.compile(text, ir="dynamo", arg_inputs=[ids], min_block_s
 print("Answer:", tuple(engine(ids).shape))
 
 # %%
-# Nothing says whether weights are frozen. But it can be tested: change one. A frozen
-# module does not notice.
+# Nothing says whether weights are frozen. But it can be tested: change one with which
+# freezing computes, and a frozen module does not notice. The layers for queries, keys
+# and values are such: they take the same input, and freezing merges them.
 
 
-def ignores_weights(run, module, inputs):
+def ignores_weight(run, weight, inputs):
     """Whether a compiled module gives its old answer after a weight has changed."""
-    weight = next(p for p in module.parameters() if p.dim() > 1)
     before, kept = run(*inputs).clone(), weight.clone()
     weight.mul_(2)
     after = run(*inputs).clone()
@@ -149,21 +149,28 @@ def plain(module, inputs):
 from triton.testing import do_bench_cudagraph
 
 ways = {"inductor": plain, "frozen": frozen, "tensorrt": lambda *given: engine}
+queries = bert.encoder.layer[0].attention.self.query.weight
+words = bert.embeddings.word_embeddings.weight
 for name, build in ways.items():
     torch.compiler.reset()  # or the next way would get what this one compiled
     run = build(text, [ids])
     print(f"first_{name} = {do_bench_cudagraph(partial(run, ids)):.3f}")
-    print(f"ignores_{name} = {ignores_weights(run, text, [ids])}")
+    print(f"ignores_queries_{name} = {ignores_weight(run, queries, [ids])}")
+    print(f"ignores_words_{name} = {ignores_weight(run, words, [ids])}")
 
 # %%
 # A first look, by Triton's own clock: :recorded:`first_inductor` ms by Inductor,
 # :recorded:`first_frozen` ms frozen, :recorded:`first_tensorrt` ms as an engine. The
 # clock keeps weights in the GPU's cache where they fit. The tables below do not.
 #
-# New weights are ignored: by Inductor as it comes :recorded:`ignores_inductor`, frozen
-# :recorded:`ignores_frozen`, by the engine :recorded:`ignores_tensorrt`. That is also
-# the danger. Whoever loads new weights into a frozen module goes on serving the old
-# ones. For an engine there is *refit*, which puts new weights into it
+# New weights for queries are ignored: by Inductor as it comes
+# :recorded:`ignores_queries_inductor`, frozen :recorded:`ignores_queries_frozen`, by
+# the engine :recorded:`ignores_queries_tensorrt`. New embeddings of words:
+# :recorded:`ignores_words_inductor`, :recorded:`ignores_words_frozen` and
+# :recorded:`ignores_words_tensorrt`. What freezing only passes on is the module's own
+# tensor, and a change in place arrives. That is also the danger. Whoever loads new
+# weights into a frozen module may go on serving a mixture of old and new ones. For an
+# engine there is *refit*, which puts new weights into it
 # (:doc:`refit_engine_example`). A frozen module has to be compiled again.
 #
 # How this page measures
@@ -529,8 +536,8 @@ def image_decoder():
 
 # %%
 # EfficientNet-Lite0 has trained weights, and is the only one that needs real images.
-# Batch norms of the random ResNet-50 get statistics from smooth pictures, or a check on
-# it would say nothing: :doc:`how_we_measure` shows why.
+# Batch norms of the random ResNet-50 get statistics from noise, or a check on it would
+# say nothing: :doc:`how_we_measure` shows why.
 
 
 def classifier():
@@ -547,14 +554,14 @@ def classifier():
 def resnet():
     """ResNet-50 with random weights, and two smooth pictures."""
     side = 224 if on_gpu else 64
-    coarse = torch.randn(18, 3, 4, 4)
-    smooth = 2 * interpolate(coarse, size=(side, side), mode="bicubic")
+    coarse = torch.randn(2, 1, 3, 4, 4)
+    pictures = [2 * interpolate(c, size=(side, side), mode="bicubic") for c in coarse]
     network = torchvision.models.resnet50(weights=None)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the statistics are an average
-    network.train()(smooth[2:])
-    return network, smooth[:2].unsqueeze(1)
+    network.train()(torch.randn(16, 3, side, side))
+    return network, pictures
 
 
 print("Weights: pretrained (EfficientNet-Lite0), random (the others)")
@@ -780,12 +787,12 @@ def kind_of(kernel):
     """A coarse name for a kernel."""
     if kernel.startswith("triton_"):
         return "Inductor's own"
+    if re.search("flash|fmha|sdp|attention", kernel, re.IGNORECASE):
+        return "attention"
     if re.search("fprop|dgrad|conv|implicit", kernel, re.IGNORECASE):
         return "convolution"
     if re.search("gemm|nvjet|splitK|cutlass", kernel, re.IGNORECASE):
         return "product"
-    if re.search("flash|fmha|sdp|attention", kernel, re.IGNORECASE):
-        return "attention"
     return "other"
 
 
@@ -869,8 +876,8 @@ turns.describe().loc[["min", "50%", "max"]].round(4)
 
 def held(**options):
     """BERT-base, frozen, and what PyTorch holds for it in sizes of its weights."""
+    empty_caches()
     gc.collect()
-    torch.compiler.reset()
     before = torch.cuda.memory_allocated()
     module = copy.deepcopy(text)
     weights = torch.cuda.memory_allocated() - before
@@ -926,19 +933,31 @@ plot_ready(table[table.model != "ResNet-50"])
 # Needs a GPU: Inductor compiles for it.
 
 
+class Three(torch.nn.Module):
+    """Three layers that take the same input, which freezing merges."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = torch.nn.ModuleList(torch.nn.Linear(64, 64) for _ in range(3))
+        self.requires_grad_(False).to(device)
+
+    def forward(self, vectors):
+        one, two, three = (part(vectors) for part in self.parts)
+        return one * two + three
+
+
 def quietly(compile_options=None, inside=True, grad=False):
-    """Whether weights are frozen, by a layer that was compiled in one of these ways."""
+    """Whether weights are frozen in layers that were compiled in one of these ways."""
     torch.compiler.reset()
-    layer = torch.nn.Linear(64, 64).requires_grad_(False).to(device)
-    vector = torch.ones(1, 64, device=device)
+    layers, vectors = Three(), torch.ones(4, 64, device=device)
     # private, seen in 2.14
     freezing = torch._inductor.config.patch(freezing=compile_options is None)
     with torch.set_grad_enabled(grad):
         with freezing:
-            run = torch.compile(layer, options=compile_options)
+            run = torch.compile(layers, options=compile_options)
             if inside:
-                run(vector)
-        return ignores_weights(run, layer, [vector])
+                run(vectors)
+        return ignores_weight(run, layers.parts[0].weight, [vectors])
 
 
 print("patch around compilation and first call:", quietly())
@@ -959,15 +978,16 @@ print("while gradients are on:", quietly(grad=True))
 
 # Needs a GPU: Inductor compiles for it.
 torch.compiler.reset()
-layer = torch.nn.Linear(64, 64).requires_grad_(False).to(device)
+layers = Three()
+weight = layers.parts[0].weight
 short, longer = (torch.ones(n, 64, device=device) for n in (4, 8))
-run = frozen(layer, [short])
-print("the length that it was frozen for:", ignores_weights(run, layer, [short]))
-print("another length:", ignores_weights(run, layer, [longer]))
+run = frozen(layers, [short])
+print("the length that it was frozen for:", ignores_weight(run, weight, [short]))
+print("another length:", ignores_weight(run, weight, [longer]))
 torch.compiler.reset()
-plain(layer, [short])
-run = frozen(layer, [short])
-print("after it was compiled as it comes:", ignores_weights(run, layer, [short]))
+plain(layers, [short])
+run = frozen(layers, [short])
+print("after it was compiled as it comes:", ignores_weight(run, weight, [short]))
 
 # %%
 # All answers are right as long as the weights stay: nothing is frozen, so nothing is
@@ -980,18 +1000,25 @@ print("after it was compiled as it comes:", ignores_weights(run, layer, [short])
 #
 # Set it for the whole process, before anything is compiled:
 # ``TORCHINDUCTOR_FREEZING=1`` in the environment. Then each compilation freezes, later
-# ones too. And keep the test: a fresh process that compiles a layer and changes it.
+# ones too. And keep the test: a fresh process that compiles layers and changes one.
 
 # Needs a GPU: the fresh process compiles for it.
 SERVE = """
 import torch
 torch.set_grad_enabled(False)
-layer = torch.nn.Linear(64, 64).cuda()
-run = torch.compile(layer)
+parts = [torch.nn.Linear(64, 64).cuda() for _ in range(3)]
+class Three(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.parts = torch.nn.ModuleList(parts)
+    def forward(self, vectors):
+        one, two, three = (part(vectors) for part in self.parts)
+        return one * two + three
+run = torch.compile(Three())
 for rows in (4, 8):
     vectors = torch.ones(rows, 64, device="cuda")
     before = run(vectors).clone()
-    layer.weight.mul_(2)
+    parts[0].weight.mul_(2)
     print(rows, "rows, frozen:", torch.equal(before, run(vectors)))
 """
 environment = os.environ | {"TORCHINDUCTOR_FREEZING": "1"}
@@ -1017,9 +1044,10 @@ print(done.stdout if done.returncode == 0 else done.stderr[-1000:])
 # - TensorRT over the best of PyTorch is :recorded:`lead_bert`,
 #   :recorded:`lead_efficientnet`, :recorded:`lead_sam2`, :recorded:`lead_decoder` and
 #   :recorded:`lead_resnet` then.
-# - Set ``TORCHINDUCTOR_FREEZING=1``, and test it by changing a weight: an option of
-#   ``torch.compile``, a patch that ends too early, gradients that are on, and code that
-#   was compiled before all freeze nothing, without a word.
-# - Frozen weights are held :recorded:`held_frozen` times, and new ones are ignored.
+# - Set ``TORCHINDUCTOR_FREEZING=1``, and test it by changing a weight that it merges:
+#   an option of ``torch.compile``, a patch that ends too early, gradients that are on,
+#   and code that was compiled before all freeze nothing, without a word.
+# - BERT-base is held :recorded:`held_frozen` times, and new weights are ignored where
+#   freezing has merged the old ones.
 
 # sphinx_gallery_tags = ["torch.compile", "Inductor", "benchmark", "weights"]
