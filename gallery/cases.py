@@ -15,7 +15,7 @@ WAITS = 1.5
 
 
 def cases(rows: pd.DataFrame) -> pd.DataFrame:
-    """For each model, precision and shape TensorRT beside the best of PyTorch.
+    """For each model, precision and shape of a tutorial TensorRT beside PyTorch's best.
 
     Both are in a CUDA graph: without one, rows move from run to run.
 
@@ -32,60 +32,60 @@ def cases(rows: pd.DataFrame) -> pd.DataFrame:
     where no row tells. Rows that are not `comparable` take no part. Empty without rows
     of both TensorRT and Inductor.
     """
-    if rows.empty:
-        return rows
-    found = []
-    keys = ["tutorial", *GROUP]
-    groups = dict(list(rows.groupby(keys)))
-    for row in _best_tensorrt(rows).to_dict("records"):
-        case = {key: row[key] for key in keys}
-        same = groups[tuple(case.values())]
-        alone = same[same.backend.str.match(f"(eager|Inductor).*{CUDA_GRAPH}$")]
-        compiled = alone.backend.str.startswith("Inductor")
-        # Where Inductor was refused, PyTorch's best is not known.
-        if alone.latency_ms[compiled].notna().any():
-            other = alone.loc[alone.latency_ms.idxmin()]
-            ready, other_ready = ready_s(pd.DataFrame([row, other]))
-            found.append(
-                {
-                    **case,
-                    "speedup": row["speedup"],
-                    "least": other.latency_p20 / row["latency_p80"],
-                    "most": other.latency_p80 / row["latency_p20"],
-                    "tensorrt_ms": row["latency_ms"],
-                    "pytorch_ms": other.latency_ms,
-                    "tensorrt": row["backend"].removesuffix(CUDA_GRAPH),
-                    "pytorch": other.backend.removesuffix(CUDA_GRAPH),
-                    "tensorrt_ready_s": ready,
-                    "pytorch_ready_s": other_ready,
-                    "bound": _bound(row, same),
-                }
-            )
-    return pd.DataFrame(found)
+    return _cases(rows, ["tutorial", *GROUP])
 
 
 def distinct(rows: pd.DataFrame) -> pd.DataFrame:
     """The same, with each model, precision and shape once.
 
-    Where several tutorials measured one, that with TensorRT's fastest row stays.
+    Where several tutorials measured one, TensorRT's fastest row of all of them stands
+    beside PyTorch's fastest; the tutorial is that of TensorRT's row.
     """
-    found = cases(rows)
-    if found.empty:
-        return found
-    found = found.sort_values("tensorrt_ms", kind="stable").drop_duplicates(GROUP)
-    return found.sort_values("speedup", ascending=False)
+    return _cases(rows, GROUP)
 
 
-def _best_tensorrt(rows: pd.DataFrame) -> pd.DataFrame:
-    """For each model, precision and shape TensorRT's fastest row in a CUDA graph."""
-    rows = comparable(rows)
-    rows = rows[rows.backend.str.match(f"TensorRT.*{CUDA_GRAPH}$")]
-    rows = rows[rows.speedup.notna()]
-    best = rows.groupby(["tutorial", *GROUP], sort=False).speedup.idxmax()
-    return rows.loc[best].sort_values("speedup", ascending=False)
+def _cases(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """The cases of `rows`; rows that agree in `keys` are compared with each other."""
+    if rows.empty:
+        return rows
+    found = []
+    for _, same in rows.groupby(keys, sort=False):
+        engines = _in_graphs(comparable(same), "TensorRT")
+        alone = _in_graphs(same, "eager|Inductor")
+        compiled = alone.backend.str.startswith("Inductor")
+        # Where Inductor was refused, PyTorch's best is not known.
+        if engines.empty or not compiled.any():
+            continue
+        row = engines.loc[engines.latency_ms.idxmin()]
+        other = alone.loc[alone.latency_ms.idxmin()]
+        ready, other_ready = ready_s(pd.DataFrame([row, other]))
+        found.append(
+            {
+                **row[["tutorial", *GROUP]],
+                "speedup": other.latency_ms / row.latency_ms,
+                "least": other.latency_p20 / row.latency_p80,
+                "most": other.latency_p80 / row.latency_p20,
+                "tensorrt_ms": row.latency_ms,
+                "pytorch_ms": other.latency_ms,
+                "tensorrt": row.backend.removesuffix(CUDA_GRAPH),
+                "pytorch": other.backend.removesuffix(CUDA_GRAPH),
+                "tensorrt_ready_s": ready,
+                "pytorch_ready_s": other_ready,
+                "bound": _bound(row, same[same.tutorial == row.tutorial]),
+            }
+        )
+    if not found:
+        return pd.DataFrame()
+    return pd.DataFrame(found).sort_values("speedup", ascending=False)
 
 
-def _bound(row: dict, same: pd.DataFrame) -> str:
+def _in_graphs(rows: pd.DataFrame, names: str) -> pd.DataFrame:
+    """Measured rows in a CUDA graph whose backend begins with one of `names`."""
+    rows = rows[rows.backend.str.match(f"({names}).*{CUDA_GRAPH}$")]
+    return rows[rows.latency_ms.notna()]
+
+
+def _bound(row: pd.Series, same: pd.DataFrame) -> str:
     """What binds TensorRT's fastest row, one of `same`.
 
     Launches do where it takes `WAITS` times as long without a CUDA graph: TensorRT

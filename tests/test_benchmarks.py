@@ -15,8 +15,13 @@ from tests.made import benchmark_rows, changed, made, table
 
 CELL = "# %%\n# A table.\nrows\n\n# %%\n# Another.\nmore\n"
 ROWS = benchmark_rows(
-    ("Inductor, CUDA graph", 2.0, 0.5), ("TensorRT, CUDA graph", 0.8, 1.25)
+    ("Inductor, CUDA graph", 1.0, 1.0), ("TensorRT, CUDA graph", 0.8, 1.25)
 )
+
+
+def with_engine(shape: str, ms: float) -> pd.DataFrame:
+    """`ROWS` at another shape, where TensorRT takes `ms`."""
+    return ROWS.assign(shape=shape, latency_ms=[1.0, ms], speedup=[1.0, 1 / ms])
 
 
 def cells_of(html: str) -> list[str]:
@@ -92,12 +97,12 @@ def test_what_was_not_measured_is_a_dash_and_an_empty_column_goes():
     assert "error" not in html
     assert "tokens per s" in html
     first, second = re.findall('<tr.*?row">(?:.*?)</tr>', html)
-    assert cells_of(first) == ["2.000", "0.50", "2.000–2.000", "–", "3.0", "3"]
+    assert cells_of(first) == ["1.000", "1.00", "1.000–1.000", "–", "3.0", "3"]
     assert cells_of(second)[3:] == ["12", "3.0", "–"]
 
 
 def test_pictures_say_what_they_show(tmp_path):
-    shape = ROWS.assign(shape="8x3", speedup=[1.0, 0.5])
+    shape = with_engine("8x3", 2.0)
     tutorial = made(tmp_path, CELL, [table(ROWS)], [table(shape)])
     rows = all_rows([tutorial])
     picture, sentence = charts.speedups(rows)
@@ -111,7 +116,7 @@ def test_pictures_say_what_they_show(tmp_path):
 
 @pytest.mark.parametrize("low", [0.2, 0.57, 0.99])
 def test_no_word_of_the_first_picture_is_cut_off(tmp_path, monkeypatch, low):
-    shape = ROWS.assign(shape="8x3", speedup=[1.0, low])
+    shape = with_engine("8x3", 1 / low)
     drawn = []
     monkeypatch.setattr(charts, "_svg", lambda figure: drawn.append(figure) or b"")
     charts.speedups(all_rows([made(tmp_path, CELL, [table(ROWS)], [table(shape)])]))
@@ -129,7 +134,7 @@ def test_each_case_sets_tensorrt_beside_the_best_of_pytorch(tmp_path):
         ("TensorRT", 4.0, 0.25),
         ("TensorRT, CUDA graph", 0.8, 1.25),
     )
-    slow = frame.assign(shape="8x3", speedup=frame.speedup / 2)
+    slow = frame.assign(shape="8x3", latency_ms=[2.0, 1.0, 4.0, 1.6])
     tutorial = made(tmp_path, CELL, [table(pd.concat([frame, slow]))], [])
     first, second = cases(all_rows([tutorial])).itertuples()
     assert (first.shape, first.speedup, first.tensorrt_ms) == ("1x3", 1.25, 0.8)
@@ -168,18 +173,19 @@ def test_float32_is_no_case_because_only_tensorrt_multiplies_in_tf32(tmp_path):
     assert list(found.precision) == ["TF32"]
 
 
-def test_of_a_case_that_two_tutorials_measured_the_fastest_engine_stays(tmp_path):
-    tutorial = made(tmp_path, CELL, [table(ROWS)], [])
-    rows = all_rows([tutorial])
-    slower = rows.assign(tutorial="later", latency_ms=rows.latency_ms * 2, speedup=2.0)
-    other = slower.assign(shape="8x3")
-    both = pd.concat([slower, other, rows], ignore_index=True)
-    assert list(cases(both).tutorial) == ["later", "later", "made"]
-    found = distinct(both)
-    assert list(zip(found.tutorial, found["shape"])) == [
-        ("later", "8x3"),
-        ("made", "1x3"),
-    ]
+def test_of_a_case_in_two_tutorials_the_fastest_of_both_sides_stay(tmp_path):
+    rows = all_rows([made(tmp_path, CELL, [table(ROWS)], [])])
+    frozen = {"Inductor, CUDA graph": "Inductor, frozen, CUDA graph"}
+    later = rows.assign(tutorial="later", latency_ms=[0.75, 1.5])
+    later = later.replace({"backend": frozen})
+    other = later.assign(shape="8x3")
+    both = pd.concat([later, other, rows], ignore_index=True)
+    assert sorted(cases(both).tutorial) == ["later", "later", "made"]
+    first, second = distinct(both).itertuples()
+    assert (first.tutorial, first.tensorrt_ms) == ("made", 0.8)
+    assert (first.pytorch, first.pytorch_ms) == ("Inductor, frozen", 0.75)
+    assert first.speedup == pytest.approx(0.75 / 0.8)
+    assert (second.tutorial, second.shape, second.speedup) == ("later", "8x3", 0.5)
 
 
 def test_a_model_with_two_names_is_one_in_the_results(tmp_path):
@@ -256,7 +262,7 @@ def test_pages_quote_all_rows_together(tmp_path, monkeypatch):
     found = results.summary()
     assert found["wins"] == found["cases"] == found["clear_wins"] == ["1"]
     assert found["most"] == ["1.25"]
-    close = ROWS.assign(speedup=[0.5, 1.02])
+    close = with_engine("1x3", 0.98)
     tutorial = made(tmp_path, CELL, [table(close)], [])
     monkeypatch.setattr("gallery.results.measured", lambda: [tutorial])
     assert results.summary()["wins"] == ["1"]
