@@ -783,9 +783,9 @@ table.round(4)
 # comes without one: capture it (:doc:`torch_export_cudagraphs`).
 #
 # The best of PyTorch is Inductor as it comes. With max-autotune it took far more
-# seconds, and was slower in a graph; why is not shown. Not tried: PyTorch with images
-# and weights as they are, or with each batch norm folded into the convolution before
-# it, as :doc:`vgg16_ptq` does by hand. Either could change the ratio.
+# seconds, and was slower in a graph; why is not shown. With its weights frozen Inductor
+# is a little faster, and TensorRT stays ahead: :doc:`torch_compile_freezing`. Not
+# tried: PyTorch with images and weights as they are.
 #
 # TensorRT's ``error`` is several times Inductor's. It is the distance from eager in the
 # same float16, so it does not tell who is nearer to the exact answer. Loading adds

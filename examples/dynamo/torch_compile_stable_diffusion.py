@@ -703,6 +703,8 @@ pd.concat(tables.values())[["model", "backend", "latency_ms", "speedup"]]
 # PyTorch's best is Inductor in a CUDA graph, for both parts. On the text encoder
 # TensorRT has :recorded:`speed_text_encoder` of its speed, on the decoder
 # :recorded:`speed_vae_decoder`. ``channels_last`` makes eager's decoder slower.
+# Inductor with its weights frozen, as TensorRT has them, was tried on the decoder and
+# gains nothing (:doc:`torch_compile_freezing`); on text encoder and UNet it was not.
 # TensorRT's errors are within what is allowed, but larger than Inductor's.
 #
 # What sets the ways apart on the decoder? Add up the GPU's time by kind of kernel
