@@ -143,7 +143,7 @@ def _plain_ticks(axes: Axes, which: str) -> None:
     if high / low < 8:
         ticks = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 3, 4, 5, 7]
         ticks += [10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 500]
-    if high / low < 3:
+    if high / low < 2:
         ticks += [1.1, 1.3, 1.7, 2.5, 6, 8, 9, 11, 12, 13, 14, 16, 18, 25, 50, 70, 120]
     axis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
     axis.set_minor_locator(FixedLocator([]))
