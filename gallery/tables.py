@@ -160,7 +160,8 @@ def tidy_table(html: str, resource: dict) -> str:
     html = re.sub(r"<td>(NaN|None|NaT)</td>", f"<td>{DASH}</td>", html)
     numbers = [row.get("index") for row in resource["data"]]
     if numbers and numbers == list(range(len(numbers))):
-        html = re.sub(r"(<tr[^>]*>\s*)<th>\d*</th>\s*", r"\1", html)
+        # In the head stands the name of the columns, if they have one.
+        html = re.sub(r"(<tr[^>]*>\s*)<th>[^<]*</th>\s*", r"\1", html)
     return html
 
 

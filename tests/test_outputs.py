@@ -98,6 +98,14 @@ def test_other_tables_have_no_row_numbers_and_no_nan(tmp_path):
     assert "<th>a</th>" in named
 
 
+def test_a_table_whose_columns_have_a_name_has_a_heading_for_each_column(tmp_path):
+    frame = pd.DataFrame({"way": ["first"], "ms": [1.5]})
+    shown = rst(made(tmp_path, ONE_CELL, [table(frame.rename_axis(columns="kernel"))]))
+    head, body = shown.split("<tbody>")
+    assert re.findall("<th>(.*?)</th>", head) == ["way", "ms"]
+    assert re.findall("<td>(.*?)</td>", body) == ["first", "1.5"]
+
+
 def test_notebooks_show_tables_as_pages_do(tmp_path):
     rows = benchmark_rows(("eager", 2.0, 0.5), ("TensorRT, CUDA graph", 0.8, 1.25))
     other = pd.DataFrame({"way": ["a"], "s": [None]})
