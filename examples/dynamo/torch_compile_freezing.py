@@ -15,13 +15,13 @@ At a glance
 - The gain is small on EfficientNet-Lite0 (:recorded:`gain_efficientnet`), SAM2's mask
   decoder (:recorded:`gain_sam2`) and ResNet-50 (:recorded:`gain_resnet`), and nothing
   on Stable Diffusion's decoder (:recorded:`gain_decoder`).
-- TensorRT does not merge the three products by itself. Merged by hand, they make its
-  engine :recorded:`engine_gain` times as fast, Inductor without freezing
-  :recorded:`by_hand_gain` times, and the two are level. So merge them by hand,
-  whichever compiler follows.
+- Merged by hand in the model, the three products make Inductor without freezing
+  :recorded:`by_hand_gain` times as fast, TensorRT :recorded:`engine_gain` times, and
+  the two are level. So merge them by hand, whichever compiler follows.
 - On BERT-base TensorRT is :recorded:`before_bert` times as fast as Inductor, and has
   :recorded:`lead_bert` of its speed once that is frozen. On the other four models the
-  order stays: it is ahead on three, and behind on ResNet-50.
+  order stays: it is ahead on three, and behind on ResNet-50. This is TensorRT-RTX,
+  which does not list an H100; TensorRT for data centers was not tried.
 - The price: new weights for what was merged are ignored without a word, and BERT-base
   holds :recorded:`held_frozen` times its weights. Where you update weights, leave
   freezing off.
@@ -90,7 +90,8 @@ dtype = torch.float16 if on_gpu else torch.float32
 print("Running on", torch.cuda.get_device_name() if on_gpu else "CPU")
 
 # %%
-# The two lines. The option is private, seen in 2.14; there is no public one.
+# The two lines. The option is private, seen in 2.14. The public ``options`` of
+# ``torch.compile`` take it as well, and nothing is frozen then (*When it goes wrong*).
 
 
 def frozen(module, inputs):
@@ -168,8 +169,8 @@ for name, build in ways.items():
 # %%
 # A first look, by Triton's own clock: :recorded:`first_inductor` ms by Inductor,
 # :recorded:`first_tensorrt` ms as an engine, and :recorded:`first_frozen` ms by
-# Inductor with frozen weights, which is the fastest of the three. The clock keeps
-# weights in the GPU's cache where they fit. The tables below do not.
+# Inductor with frozen weights, which is the fastest of the three. This clock does not
+# clear the GPU's cache between calls. That of the tables below does.
 #
 # Are new weights ignored?
 #
@@ -184,9 +185,10 @@ for name, build in ways.items():
 # holds for what was folded or computed beforehand, which is not tested here. What
 # freezing merely passes on is the module's own tensor, and a change in place arrives.
 # That is the danger. Whoever copies new weights into a frozen module goes on serving a
-# mixture of old and new ones. An engine keeps all of its old ones, and *refit* puts new
-# ones into it (:doc:`refit_engine_example`). A frozen module has to be compiled again,
-# after ``torch.compiler.reset()``: without that, PyTorch hands out what is there.
+# mixture of old and new ones. It has to be compiled again, after
+# ``torch.compiler.reset()``: without that, PyTorch hands out what is there. An engine
+# keeps all of its old ones. *Refit* puts new ones into an engine that was built for it
+# (:doc:`refit_engine_example`); the one here was not.
 #
 # How this page measures
 # ----------------------
@@ -689,7 +691,8 @@ pd.DataFrame(floors).T.round(3)
 # Inductor's two rows. Eager loses to Inductor on all five models' own pages. Inductor's
 # max-autotune compiles far longer. On EfficientNet-Lite0, BERT-base and ResNet-50 it
 # was no faster there. On Stable Diffusion's decoder it was a little faster when it was
-# tried once, outside of its page.
+# tried once, outside of its page. On SAM2's decoder it was not tried, and with frozen
+# weights nowhere.
 
 # Needs a GPU: it measures.
 # Output varies: latency.
@@ -743,16 +746,16 @@ table.round(4)
 # - ``speedup`` is over the better of Inductor's two rows in a CUDA graph.
 # - ``peak_memory_mb`` counts a module's weights once for each row of Inductor. It does
 #   not see the merged copies of a frozen one; the section *What it costs* does. In CUDA
-#   graphs the frozen rows of four models are lower. Without one the memory is about
-#   equal, and so are the weights. Do not read it as a gain: its cause was not looked
+#   graphs the frozen rows of four models are lower, without one about equal. Do not
+#   read it as a gain: they were measured second each time, and the cause was not looked
 #   for.
 # - ``frozen`` makes the first call while it builds, so its seconds stand in
 #   ``compile_s``. Inductor as it comes has them in ``first_call_s``. Compare the sums.
 # - Errors rise with freezing on EfficientNet-Lite0 and ResNet-50, the two models with
 #   batch norms, and nowhere else. TensorRT's are the largest on all five models, within
 #   what is allowed.
-# - Nearest to its limit is Stable Diffusion's decoder. The others need several times
-#   theirs, in each row.
+# - Nearest to its limit, the larger of ``arithmetic_ms`` and ``memory_ms``, is Stable
+#   Diffusion's decoder. BERT-base takes several times its limit, the others many times.
 #
 # What the text quotes:
 
@@ -803,13 +806,10 @@ plt.show()
 # stays. TensorRT's speed over the best of PyTorch, without the frozen row and with it:
 #
 # - :recorded:`before_efficientnet` and :recorded:`lead_efficientnet` on
-#   EfficientNet-Lite0, where freezing gains :recorded:`gain_efficientnet`.
-# - :recorded:`before_sam2` and :recorded:`lead_sam2` on SAM2's decoder, where it gains
-#   :recorded:`gain_sam2`.
-# - :recorded:`before_decoder` and :recorded:`lead_decoder` on Stable Diffusion's
-#   decoder, where it gains nothing (:recorded:`gain_decoder`).
-# - :recorded:`before_resnet` and :recorded:`lead_resnet` on ResNet-50, where it gains
-#   :recorded:`gain_resnet`, and TensorRT is behind in any case.
+#   EfficientNet-Lite0,
+# - :recorded:`before_sam2` and :recorded:`lead_sam2` on SAM2's decoder,
+# - :recorded:`before_decoder` and :recorded:`lead_decoder` on Stable Diffusion's,
+# - :recorded:`before_resnet` and :recorded:`lead_resnet` on ResNet-50.
 #
 # The small gains rest on one compilation each, and were not measured in turns.
 # TensorRT's lead on the pages of SAM2 and of Stable Diffusion differs from that here by
@@ -911,7 +911,8 @@ grouped.round(0).reset_index()
 #
 # Is it the merging that gains? Do it by hand: one layer in place of three in the
 # attention of each block, then Inductor without freezing. TensorRT gets the merged
-# model as well: if it does not merge by itself, it gains too.
+# model as well. The class below drops the mask, because this text has none. For padded
+# texts it has to pass the mask on, or the answers are wrong without a word.
 
 # Output varies: rounding.
 
@@ -967,12 +968,18 @@ turns.describe().loc[["min", "50%", "max"]].round(4)
 # It is the merging. By hand it makes BERT-base by Inductor :recorded:`by_hand_gain`
 # times as fast, freezing in the same rounds :recorded:`frozen_gain` times.
 #
-# And TensorRT does not do it by itself: its engine of the merged model is
-# :recorded:`engine_gain` times as fast as that of the model as it is. This takes its
-# loss away: it has :recorded:`lead_merged` of the speed of frozen Inductor, and in the
-# table it is level with Inductor on the model merged by hand. (The engines' products
-# were not counted; the gain is what shows it. This is the flavor of TensorRT with which
-# the page is recorded; the other was not tried.)
+# TensorRT gains as well, :recorded:`engine_gain`. This takes its loss away: it has
+# :recorded:`lead_merged` of the speed of frozen Inductor, and in the table it is level
+# with Inductor on the model merged by hand.
+#
+# It is tempting to conclude that TensorRT leaves the three products apart. It does not.
+# An engine of one layer in half precision, built by TensorRT-RTX without a GPU and
+# outside of this page, holds one product of queries, keys and values. What stays apart
+# comes after it: three kernels, each adding a bias and reordering. In the engine of the
+# merged model the product adds the bias, and one kernel reorders all. The launches
+# recorded here fit: that engine has ``11`` kernels a layer and one for the embeddings,
+# ``133`` in ``12`` layers, and the table above has that many for TensorRT. The merged
+# engine's were not counted, so that fewer kernels are the gain is likely, not shown.
 #
 # So for BERT-base merge by hand, whichever compiler follows. It needs no private option
 # and no second copy of weights. Inductor as it comes notices new weights, as the first
@@ -984,7 +991,8 @@ turns.describe().loc[["min", "50%", "max"]].round(4)
 #
 # Memory: the folded and merged weights are new tensors, and the module keeps its own.
 # Another option, ``freezing_discard_parameters``, gives the module's own away. (It is
-# private as well, seen in 2.14.) After that the module itself cannot run any more.
+# private as well, seen in 2.14.) After that the module itself cannot run any more. Nor,
+# one expects, can it be compiled for another length; that was not tried.
 
 # Needs a GPU: its memory.
 # Output varies: memory.
@@ -1010,12 +1018,13 @@ emptied, run, size = held(freezing_discard_parameters=True)
 print(f"held_discarded = {size:.2f}")
 
 # %%
-# Frozen, PyTorch holds :recorded:`held_frozen` times the weights. What was not merged
-# is shared with the module, so it is far from a second copy. With the module's own
-# discarded it holds :recorded:`held_discarded` times. From the source one expects about
-# 1 there, because the merged matrices are as large as those that they replace. Why it
-# is less is not known. PyTorch counts for the whole process, so what anything else gave
-# back between the two readings is taken off as well.
+# Frozen, PyTorch holds :recorded:`held_frozen` times the weights. The merged matrices
+# explain it: they are ``12 x 3 x 768 x 768`` of ``109`` million weights. The rest is
+# shared with the module. With the module's own discarded it holds
+# :recorded:`held_discarded` times. One expects about 1 there, because the merged
+# matrices are as large as those that they replace. Why it is less is not known. PyTorch
+# counts for the whole process, so what anything else gave back between the two readings
+# is taken off as well.
 #
 # What the emptied module says when it is called:
 
@@ -1029,7 +1038,8 @@ except RuntimeError as error:
 # %%
 # Freezing computes with the weights while it compiles. Does that take longer? Seconds
 # until ready, each taken once. The panels of the figure are Stable Diffusion's decoder,
-# EfficientNet-Lite0, SAM2's decoder and BERT-base, from left to right.
+# EfficientNet-Lite0, SAM2's decoder and BERT-base, from left to right. There is no room
+# for a fifth.
 
 # Needs a GPU: it shows what was measured.
 # Output varies: seconds.
@@ -1049,8 +1059,9 @@ plot_ready(table[table.model != "ResNet-50"])
 # :recorded:`ready_decoder_as_it_comes` and :recorded:`ready_decoder_frozen` s on Stable
 # Diffusion's decoder, :recorded:`ready_bert_as_it_comes` and
 # :recorded:`ready_bert_frozen` on BERT-base, but :recorded:`ready_resnet_as_it_comes`
-# and :recorded:`ready_resnet_frozen` on ResNet-50. For each model the frozen one was
-# compiled second. TensorRT takes :recorded:`ready_decoder_tensorrt`,
+# and :recorded:`ready_resnet_frozen` on ResNet-50. Differences of this size say little:
+# ResNet-50 as it comes took fewer seconds on its own page, by as many. For each model
+# the frozen one was compiled second. TensorRT takes :recorded:`ready_decoder_tensorrt`,
 # :recorded:`ready_bert_tensorrt` and :recorded:`ready_resnet_tensorrt` s.
 #
 # When it goes wrong
@@ -1104,7 +1115,11 @@ print("while gradients are on:", quietly(grad=True))
 #   first call.
 # - While gradients are on, PyTorch freezes nothing. ``requires_grad_(False)`` is not
 #   enough: these layers have it. Compile under ``torch.no_grad()``, or switch gradients
-#   off, as this page does.
+#   off, as this page does. Call it so, too: a call with gradients on compiles it anew.
+#
+# Both settings hold for one thread only. A thread that a server starts has gradients on
+# and no patch, whatever the main thread has set. (This, and what a call with gradients
+# on does, was tried on a CPU outside of this page.)
 #
 # Two more hide in what is compiled later or was compiled before. A module that was
 # frozen for one length meets another: it is compiled anew, and by then the option is
@@ -1125,10 +1140,10 @@ run = frozen(layers, [short])
 print("after it was compiled as it comes:", ignores_weight(run, weight, [short]))
 
 # %%
-# Where nothing is frozen the answers are right, also after a change of weights. The
-# module is only as slow as before. Whoever compares both ways in one process sees no
-# gain then, and blames freezing. ``torch.compiler.reset()`` forgets what was compiled,
-# in the whole process. Call it before you compile a module the other way.
+# Where nothing is frozen new weights are noticed. The module is only as slow as before.
+# Whoever compares both ways in one process sees no gain then, and blames freezing.
+# ``torch.compiler.reset()`` forgets what was compiled, in the whole process. Call it
+# before you compile a module the other way.
 #
 # Take it to production
 # ---------------------
@@ -1136,8 +1151,15 @@ print("after it was compiled as it comes:", ignores_weight(run, weight, [short])
 # On BERT-base merging by hand needs none of this. To freeze, set it for the whole
 # process: ``TORCHINDUCTOR_FREEZING=1`` in the environment with which it starts. The
 # variable is read once, when Inductor's settings are loaded; set later, it does
-# nothing. With it, and gradients off, each compilation freezes, later ones too. Keep
-# the test as well. Here is a fresh process that compiles layers and changes one:
+# nothing. With it each compilation freezes, later ones too, in each thread that has
+# switched gradients off.
+#
+# Do not set it where a model is trained. Its validation runs with gradients off, so it
+# would be frozen, and go on with the merged weights of its first run. And keep
+# the test. Run it on the module as it comes too: there it has to say ``False``. To
+# double a weight in front of a layer norm, for one, may change no answer at all.
+#
+# Here is a fresh process that compiles layers and changes one:
 
 # Needs a GPU: the fresh process compiles for it.
 SERVE = """
@@ -1164,9 +1186,9 @@ done = subprocess.run(command, env=environment, capture_output=True, text=True)
 print(done.stdout if done.returncode == 0 else done.stderr[-1000:])
 
 # %%
-# Both lengths are frozen, the second after the weights were changed once. So each
-# length keeps the weights with which it was compiled: change weights in such a process,
-# and lengths answer from different ones.
+# Both lengths are frozen, the second after the weights were changed once. Each
+# compilation keeps the weights that it found: change weights in such a process, and
+# lengths answer from different ones.
 #
 # What ``torch.compile`` has frozen is no file: a fresh process compiles again.
 # (AOTInductor, which makes files, was not tried.) PyTorch's cache of traced graphs
@@ -1176,9 +1198,9 @@ print(done.stdout if done.returncode == 0 else done.stderr[-1000:])
 # Exercise
 # --------
 #
-# A model with a LoRA adapter adds a product of two small matrices to each large one.
-# Freeze it with the adapter in place, and count products before and after. Then change
-# the adapter, and see what the frozen model answers.
+# A LoRA adapter is two small matrices, whose product is added to a large one. Write a
+# layer that adds it in each call, freeze it, and count products before and after. Then
+# change the adapter, and see what the frozen layer answers.
 #
 # Takeaways
 # ---------
@@ -1186,13 +1208,11 @@ print(done.stdout if done.returncode == 0 else done.stderr[-1000:])
 # - Freezing gains :recorded:`gain_bert` on BERT-base, by merging queries, keys and
 #   values: :recorded:`products_bert_as_it_comes` products become
 #   :recorded:`products_bert_frozen`. By hand the same gains :recorded:`by_hand_gain`.
-#   On EfficientNet-Lite0 it gains :recorded:`gain_efficientnet`, on SAM2's decoder
-#   :recorded:`gain_sam2`, on ResNet-50 :recorded:`gain_resnet`, on Stable Diffusion's
-#   decoder :recorded:`gain_decoder`.
-# - TensorRT does not merge them by itself: it gains :recorded:`engine_gain` when they
-#   are merged by hand, and has :recorded:`lead_merged` of frozen Inductor's speed then.
-#   Merge by hand, whichever compiler follows.
-# - TensorRT over the best of PyTorch, frozen or not, is :recorded:`lead_bert` on
+#   On the other four models it gains at most :recorded:`gain_efficientnet`.
+# - TensorRT gains :recorded:`engine_gain` when they are merged by hand, and has
+#   :recorded:`lead_merged` of frozen Inductor's speed then. Merge by hand, whichever
+#   compiler follows.
+# - TensorRT over the better of Inductor, frozen or not, is :recorded:`lead_bert` on
 #   BERT-base, :recorded:`lead_efficientnet` on EfficientNet-Lite0,
 #   :recorded:`lead_sam2` on SAM2's decoder, :recorded:`lead_decoder` on Stable
 #   Diffusion's and :recorded:`lead_resnet` on ResNet-50. On a model such as BERT-base,
@@ -1202,6 +1222,6 @@ print(done.stdout if done.returncode == 0 else done.stderr[-1000:])
 #   word. Set ``TORCHINDUCTOR_FREEZING=1``, and test it by changing a weight that is
 #   merged.
 # - BERT-base holds :recorded:`held_frozen` times its weights, and new ones are ignored
-#   where freezing has merged the old ones. Others are noticed.
+#   where freezing has merged the old ones. Those of the word embeddings are noticed.
 
 # sphinx_gallery_tags = ["torch.compile", "Inductor", "benchmark", "weights"]

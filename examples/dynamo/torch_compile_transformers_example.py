@@ -1034,10 +1034,10 @@ table
 # the ruler found kernels of its own. Why its choices are slow here was not traced.
 #
 # But PyTorch has more to give. Queries, keys and values are three products of one
-# input. Inductor merges them when its weights are frozen, TensorRT does not, and
-# Inductor is ahead then. If the layers are merged by hand, both gain, and are about
-# even. :doc:`torch_compile_freezing` measures both at 1x128. The other shapes were not
-# tried that way.
+# input. Inductor merges them when its weights are frozen, and is ahead then. If the
+# layers are merged by hand, both compilers gain, and are about even.
+# :doc:`torch_compile_freezing` measures both at 1x128. The other shapes were not tried
+# that way.
 #
 # Where the time goes
 # -------------------
