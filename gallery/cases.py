@@ -48,30 +48,29 @@ def _cases(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """The cases of `rows`; rows that agree in `keys` are compared with each other."""
     if rows.empty:
         return rows
+    # Where Inductor was refused, PyTorch's best is not known.
+    compiled = _fastest(rows, "Inductor", keys)
+    alone = _fastest(rows, "eager|Inductor", keys)
+    engines = _fastest(comparable(rows), "TensorRT", keys)
+    groups = dict(list(rows.groupby(["tutorial", *GROUP])))
     found = []
-    for _, same in rows.groupby(keys, sort=False):
-        engines = _in_graphs(comparable(same), "TensorRT")
-        alone = _in_graphs(same, "eager|Inductor")
-        compiled = alone.backend.str.startswith("Inductor")
-        # Where Inductor was refused, PyTorch's best is not known.
-        if engines.empty or not compiled.any():
-            continue
-        row = engines.loc[engines.latency_ms.idxmin()]
-        other = alone.loc[alone.latency_ms.idxmin()]
+    for key in (key for key in engines if key in compiled):
+        row, other = engines[key], alone[key]
+        case = {name: row[name] for name in ("tutorial", *GROUP)}
         ready, other_ready = ready_s(pd.DataFrame([row, other]))
         found.append(
             {
-                **row[["tutorial", *GROUP]],
-                "speedup": other.latency_ms / row.latency_ms,
-                "least": other.latency_p20 / row.latency_p80,
-                "most": other.latency_p80 / row.latency_p20,
-                "tensorrt_ms": row.latency_ms,
-                "pytorch_ms": other.latency_ms,
-                "tensorrt": row.backend.removesuffix(CUDA_GRAPH),
-                "pytorch": other.backend.removesuffix(CUDA_GRAPH),
+                **case,
+                "speedup": other["latency_ms"] / row["latency_ms"],
+                "least": other["latency_p20"] / row["latency_p80"],
+                "most": other["latency_p80"] / row["latency_p20"],
+                "tensorrt_ms": row["latency_ms"],
+                "pytorch_ms": other["latency_ms"],
+                "tensorrt": row["backend"].removesuffix(CUDA_GRAPH),
+                "pytorch": other["backend"].removesuffix(CUDA_GRAPH),
                 "tensorrt_ready_s": ready,
                 "pytorch_ready_s": other_ready,
-                "bound": _bound(row, same[same.tutorial == row.tutorial]),
+                "bound": _bound(row, groups[tuple(case.values())]),
             }
         )
     if not found:
@@ -79,13 +78,15 @@ def _cases(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return pd.DataFrame(found).sort_values("speedup", ascending=False)
 
 
-def _in_graphs(rows: pd.DataFrame, names: str) -> pd.DataFrame:
-    """Measured rows in a CUDA graph whose backend begins with one of `names`."""
+def _fastest(rows: pd.DataFrame, names: str, keys: list[str]) -> dict[tuple, dict]:
+    """Of each group the fastest row in a CUDA graph, of backends that begin so."""
     rows = rows[rows.backend.str.match(f"({names}).*{CUDA_GRAPH}$")]
-    return rows[rows.latency_ms.notna()]
+    rows = rows[rows.latency_ms.notna()]
+    best = rows.loc[rows.groupby(keys, sort=False).latency_ms.idxmin()]
+    return {tuple(row[key] for key in keys): row for row in best.to_dict("records")}
 
 
-def _bound(row: pd.Series, same: pd.DataFrame) -> str:
+def _bound(row: dict, same: pd.DataFrame) -> str:
     """What binds TensorRT's fastest row, one of `same`.
 
     Launches do where it takes `WAITS` times as long without a CUDA graph: TensorRT
