@@ -28,9 +28,9 @@ def cases(rows: pd.DataFrame) -> pd.DataFrame:
     -------
     The fastest first: ``speedup`` of TensorRT's fastest row, its ``least`` and ``most``
     within the 20th and 80th percentiles of both, the two latencies in ms, the names of
-    the two, seconds until each of them is ready, and ``bound``: one of `BOUNDS`, or ""
-    where no row tells. Rows that are not `comparable` take no part. Empty without rows
-    of both TensorRT and Inductor.
+    the two, the tutorial of PyTorch's row, seconds until each of them is ready, and
+    ``bound``: one of `BOUNDS`, or "" where no row tells. Rows that are not `comparable`
+    take no part. Empty without rows of both TensorRT and Inductor.
     """
     return _cases(rows, ["tutorial", *GROUP])
 
@@ -48,14 +48,16 @@ def _cases(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """The cases of `rows`; rows that agree in `keys` are compared with each other."""
     if rows.empty:
         return rows
-    # Where Inductor was refused, PyTorch's best is not known.
+    # Where Inductor was refused, PyTorch's best is not known: no case.
     compiled = _fastest(rows, "Inductor", keys)
     alone = _fastest(rows, "eager|Inductor", keys)
     engines = _fastest(comparable(rows), "TensorRT", keys)
     groups = dict(list(rows.groupby(["tutorial", *GROUP])))
     found = []
-    for key in (key for key in engines if key in compiled):
-        row, other = engines[key], alone[key]
+    for key, row in engines.items():
+        if key not in compiled:
+            continue
+        other = alone[key]
         case = {name: row[name] for name in ("tutorial", *GROUP)}
         ready, other_ready = ready_s(pd.DataFrame([row, other]))
         found.append(
@@ -68,6 +70,7 @@ def _cases(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
                 "pytorch_ms": other["latency_ms"],
                 "tensorrt": row["backend"].removesuffix(CUDA_GRAPH),
                 "pytorch": other["backend"].removesuffix(CUDA_GRAPH),
+                "pytorch_tutorial": other["tutorial"],
                 "tensorrt_ready_s": ready,
                 "pytorch_ready_s": other_ready,
                 "bound": _bound(row, groups[tuple(case.values())]),

@@ -132,8 +132,8 @@ def _case_rows(frame: pd.DataFrame, links: dict[str, str]) -> str:
         ("number", numbers(frame.speedup, 2)),
         ("number", _digits(frame.tensorrt_ms)),
         ("number", _digits(frame.pytorch_ms)),
-        ("name", texts(frame.tensorrt)),
-        ("name", texts(frame.pytorch)),
+        ("name", [_breakable(name) for name in frame.tensorrt]),
+        ("name", [_pytorch_best(case, links) for case in frame.itertuples()]),
         ("number", numbers(frame.tensorrt_ready_s, 0)),
         ("number", numbers(frame.pytorch_ready_s, 0)),
     ]
@@ -142,10 +142,22 @@ def _case_rows(frame: pd.DataFrame, links: dict[str, str]) -> str:
     for case, *shown in zip(frame.itertuples(), *cells):
         row = _case_name(case, links)
         for kind, cell in zip(kinds, shown):
-            cell = escape(cell).replace("_", "_<wbr>")  # a long name may break there
             row += f'<td class="{kind}">{cell}</td>'
         rows += f"<tr{' class=best' if case.speedup > 1 else ''}>{row}</tr>\n"
     return rows
+
+
+def _pytorch_best(case: tuple, links: dict[str, str]) -> str:
+    """The name of PyTorch's row, and where it stands if that is another page."""
+    name = _breakable(case.pytorch)
+    if case.pytorch_tutorial == case.tutorial:
+        return name
+    return f'<a href="{escape(links[case.pytorch_tutorial])}">{name}</a>'
+
+
+def _breakable(name: str) -> str:
+    """A name as HTML, which may break behind an underscore."""
+    return escape(name).replace("_", "_<wbr>")
 
 
 def _digits(column: pd.Series) -> list[str]:

@@ -185,6 +185,9 @@ def test_of_a_case_in_two_tutorials_the_fastest_of_both_sides_stay(tmp_path):
     assert (first.tutorial, first.tensorrt_ms) == ("made", 0.8)
     assert (first.pytorch, first.pytorch_ms) == ("Inductor, frozen", 0.75)
     assert first.speedup == pytest.approx(0.75 / 0.8)
+    html = cases_html(distinct(both), {"made": "made.html", "later": "later.html"})
+    assert '<a href="made.html">net, 1x3, float16</a>' in html
+    assert html.count('<a href="later.html">Inductor, frozen</a>') == 1
     assert (second.tutorial, second.shape, second.speedup) == ("later", "8x3", 0.5)
 
 
