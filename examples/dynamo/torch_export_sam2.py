@@ -12,9 +12,9 @@ At a glance
   the best of PyTorch :recorded:`encoder_pytorch_ms` ms: TensorRT loses, with
   :recorded:`speed_encoder` of PyTorch's speed.
 - For one prompt TensorRT's decoder is :recorded:`speed_decoder_1` times as fast as the
-  best of PyTorch on this page; with Inductor's weights frozen the lead is smaller
-  (:doc:`torch_compile_freezing`). For 16 prompts in one call it loses, with
-  :recorded:`speed_decoder_16` of the speed.
+  best of PyTorch on this page. Frozen weights, which make Inductor faster, change
+  little (:doc:`torch_compile_freezing`). For 16 prompts in one call TensorRT loses,
+  with :recorded:`speed_decoder_16` of the speed.
 - With Inductor for the encoder and TensorRT for the decoder, a picture and ``20``
   prompts in turn take :recorded:`clicks_mixed_ms` ms, with the best of PyTorch alone
   :recorded:`clicks_pytorch_ms` ms: the mix is :recorded:`clicks_gain` times as fast.
